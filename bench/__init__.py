@@ -1,0 +1,1 @@
+"""The replica simulator, load, and reports: what measures Triolet from outside."""
