@@ -1,0 +1,40 @@
+"""Which pools there are now: model names to pools, URLs to replicas. Replaced while serving."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from balancer.pool import Pool
+from balancer.replica import Replica
+
+__all__ = ["Catalog"]
+
+
+class Catalog:
+    """The live set of pools. `replace` swaps it; what is in flight goes on with what it has."""
+
+    def __init__(self, pools: Iterable[Pool] = ()) -> None:
+        self._pools: dict[str, Pool] = {pool.model: pool for pool in pools}
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        return self._pools
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Every replica once, in the order of the pools."""
+        return list(dict.fromkeys(r for pool in self._pools.values() for r in pool.replicas))
+
+    def find(self, model: str) -> Pool | None:
+        return self._pools.get(model)
+
+    def replace(self, pools: Iterable[Pool]) -> None:
+        """Serve these from now on; replicas that no pool lists any more are let go."""
+        old_pools, old_replicas = self._pools, self.replicas
+        self._pools = {pool.model: pool for pool in pools}
+        for pool in old_pools.values():
+            pool.retire()
+        kept = set(self.replicas)
+        for replica in old_replicas:
+            if replica not in kept:
+                replica.close()

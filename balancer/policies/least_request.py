@@ -1,0 +1,27 @@
+"""The replica with the fewest requests in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from balancer.policies.loaded import R
+
+__all__ = ["LeastRequest"]
+
+
+class LeastRequest:
+    """Fewest in flight; among equals the next in turn, so that an idle pool is used evenly."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def pick(self, candidates: Sequence[R]) -> R:
+        count = len(candidates)
+        first = self._turn % count
+        self._turn += 1
+        chosen = candidates[first]
+        for step in range(1, count):
+            candidate = candidates[(first + step) % count]
+            if candidate.in_flight < chosen.in_flight:
+                chosen = candidate
+        return chosen

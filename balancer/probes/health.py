@@ -1,0 +1,93 @@
+"""Whether replicas are up: one task for each asks for its model list now and then."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable
+
+import trio
+
+from balancer.replica import Replica
+from balancer.wire.connect import Dialer
+from balancer.wire.fetch import FetchFailed, fetch
+
+__all__ = ["HealthProbes"]
+
+log = logging.getLogger("triolet.health")
+
+_RETRY_S = 0.5
+"""How soon a replica that is down is asked again; doubled up to the interval."""
+
+
+class HealthProbes:
+    """Probes a changing set of replicas. `run` in a nursery, `watch` whenever the set changes.
+
+    Any answer below 500 counts as up (an engine that wants a key answers 401); while it loads a
+    model an engine answers 503, and counts as down.
+    """
+
+    def __init__(self, dialer: Dialer, *, interval_s: float = 5.0, timeout_s: float = 2.0) -> None:
+        self._dialer = dialer
+        self._interval_s = interval_s
+        self._timeout_s = timeout_s
+        self._nursery: trio.Nursery | None = None
+        self._watched: dict[Replica, trio.CancelScope] = {}
+
+    async def run(
+        self,
+        replicas: Iterable[Replica],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Probe until cancelled."""
+        async with trio.open_nursery() as self._nursery:
+            self.watch(replicas)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def watch(self, replicas: Iterable[Replica]) -> None:
+        """Probe these from now on, and no others."""
+        wanted = set(replicas)
+        for replica in [known for known in self._watched if known not in wanted]:
+            self._watched.pop(replica).cancel("no longer in any pool")
+        for replica in wanted - set(self._watched):
+            if self._nursery is not None:
+                scope = self._watched[replica] = trio.CancelScope()
+                self._nursery.start_soon(self._keep_probing, replica, scope)
+
+    async def _keep_probing(self, replica: Replica, scope: trio.CancelScope) -> None:
+        pause_s = self._interval_s
+        with scope:
+            if replica.probed_up is None:
+                await self._probe(replica)
+            while True:
+                # Jitter: many replicas and many processes must not ask in step.
+                await trio.sleep(pause_s * random.uniform(0.8, 1.2))
+                up = await self._probe(replica)
+                pause_s = self._interval_s if up else min(self._interval_s, self._next(pause_s))
+
+    def _next(self, pause_s: float) -> float:
+        return _RETRY_S if pause_s >= self._interval_s else pause_s * 2
+
+    async def _probe(self, replica: Replica) -> bool:
+        was_up = replica.probed_up
+        try:
+            status, _ = await fetch(
+                self._dialer,
+                replica.origin,
+                "/v1/models",
+                limit_s=self._timeout_s,
+                headers=list(replica.headers.items()),
+            )
+            up, why = status < 500, f"answered {status}"
+        except FetchFailed as exc:
+            up, why = False, str(exc)
+        replica.probed(up)
+        if up != was_up and not (up and was_up is None):
+            log.log(logging.INFO if up else logging.WARNING, "%s", _change(replica, up, why))
+        return up
+
+
+def _change(replica: Replica, up: bool, why: str) -> str:
+    return f"replica {replica.name} is {'up again' if up else 'down'}: {why}"

@@ -1,0 +1,137 @@
+"""One model server, and its load as seen from here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from balancer.wire.connect import Dialer, Origin
+from balancer.wire.http1 import ConnectionPool
+
+__all__ = ["Lease", "Replica", "ReplicaStatistics"]
+
+# After a failed connection a replica rests; twice as long each time, as nobody answers there.
+_REST_S = 0.25
+_REST_MAX_S = 5.0
+
+
+class ReplicaStatistics(NamedTuple):
+    """A snapshot of one replica."""
+
+    name: str
+    up: bool
+    in_flight: int
+    idle_connections: int
+    requests: int
+    failures: int
+
+
+class Replica:
+    """One model server behind a URL; shared by every pool that lists that URL.
+
+    `headers` (names in lower case) go with each request to it, instead of the client's of the
+    same name: its own key, say.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        dialer: Dialer,
+        *,
+        max_in_flight: int | None = None,
+        headers: Mapping[bytes, bytes] | None = None,
+    ) -> None:
+        self.origin = Origin.parse(url)
+        self.name = str(self.origin)
+        self.max_in_flight = max_in_flight
+        self.headers: Mapping[bytes, bytes] = headers or {}
+        self.connections = ConnectionPool(self.origin, dialer)
+        self.in_flight = 0
+        self.requests = 0
+        self.failures = 0
+        self.on_room: list[Callable[[], None]] = []
+        """Called whenever a lease ends or the replica comes up: somebody may be waiting."""
+        self._probed_up: bool | None = None
+        self._rest_until = 0.0
+        self._refusals = 0
+
+    def up(self, now: float) -> bool:
+        """Whether it is worth trying: not found down by a probe, not resting after a failure."""
+        return self._probed_up is not False and now >= self._rest_until
+
+    @property
+    def probed_up(self) -> bool | None:
+        """What the last health probe found; None before the first."""
+        return self._probed_up
+
+    def probed(self, up: bool) -> None:
+        """Record what a health probe found."""
+        came_up = up and not self._probed_up
+        self._probed_up = up
+        if up:
+            self.reached()
+        if came_up:
+            self._tell_room()
+
+    def reached(self) -> None:
+        """A connection was made or an answer came."""
+        self._refusals = 0
+        self._rest_until = 0.0
+
+    def unreachable(self, now: float) -> None:
+        """A connection could not be made: let it rest, longer each time, 5 s at most."""
+        self._rest_until = now + min(_REST_MAX_S, _REST_S * 2.0**self._refusals)
+        self._refusals = min(self._refusals + 1, 10)
+
+    @property
+    def has_room(self) -> bool:
+        return self.max_in_flight is None or self.in_flight < self.max_in_flight
+
+    def lease(self) -> Lease:
+        """Take one place on this replica, now. The caller has checked `has_room`."""
+        self.in_flight += 1
+        self.requests += 1
+        return Lease(self)
+
+    def _released(self) -> None:
+        self.in_flight -= 1
+        self._tell_room()
+
+    def _tell_room(self) -> None:
+        for tell in tuple(self.on_room):
+            tell()
+
+    def close(self) -> None:
+        """Close what is kept; leases still out finish undisturbed."""
+        self.connections.close()
+
+    def statistics(self, now: float) -> ReplicaStatistics:
+        return ReplicaStatistics(
+            self.name,
+            self.up(now),
+            self.in_flight,
+            self.connections.idle,
+            self.requests,
+            self.failures,
+        )
+
+
+class Lease:
+    """The right to use one replica until released: `with lease:`, or `release` (idempotent)."""
+
+    __slots__ = ("_released", "replica")
+
+    def __init__(self, replica: Replica) -> None:
+        self.replica = replica
+        self._released = False
+
+    def __enter__(self) -> Lease:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        if not self._released:
+            self._released = True
+            self.replica._released()

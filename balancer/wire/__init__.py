@@ -1,0 +1,1 @@
+"""Bytes: readiness of sockets, HTTP/1.1 towards replicas, server-sent events, OpenAI's fields."""

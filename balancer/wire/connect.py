@@ -1,0 +1,145 @@
+"""A replica's address, and a connection to it."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import ssl
+from functools import cache
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import trio
+
+from balancer.errors import ConnectFailed
+from balancer.wire.poller import Poller
+from balancer.wire.transport import Transport
+
+__all__ = ["Dialer", "Origin", "TcpDialer"]
+
+
+class Origin(NamedTuple):
+    """Where a replica listens. `base` is the path in front of `/v1`, empty or `/like/this`."""
+
+    scheme: str
+    host: str
+    port: int
+    base: str = ""
+
+    @classmethod
+    def parse(cls, url: str) -> Origin:
+        """From `http(s)://host[:port][/base]`; a final `/v1` or `/` is not part of the base.
+
+        Raises ValueError naming what is wrong.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https"):
+            raise ValueError(f"{url!r} must begin with http:// or https://")
+        if not parts.hostname or parts.username or parts.query or parts.fragment:
+            raise ValueError(f"{url!r} must be http(s)://host[:port][/base] and nothing more")
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/").removesuffix("/v1"))
+
+    @property
+    def authority(self) -> str:
+        """For the Host header."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        default = 443 if self.scheme == "https" else 80
+        return host if self.port == default else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.base}"
+
+
+class Dialer:
+    """Opens connections to replicas. Replaced in tests by one without a network."""
+
+    async def dial(self, origin: Origin) -> Transport:
+        """A connection, TLS included. Raises `ConnectFailed`; set a deadline."""
+        raise NotImplementedError
+
+
+class TcpDialer(Dialer):
+    """The real one: every address of the name in turn, no delay for small writes."""
+
+    def __init__(self, poller: Poller) -> None:
+        self._poller = poller
+
+    async def dial(self, origin: Origin) -> Transport:
+        try:
+            sock = await _connect(origin)
+        except OSError as exc:
+            raise ConnectFailed(str(origin), _reason(exc)) from exc
+        if origin.scheme != "https":
+            return Transport(sock, self._poller)
+        return await self._secure(sock, origin)
+
+    async def _secure(self, sock: socket.socket, origin: Origin) -> Transport:
+        secured = _tls_context().wrap_socket(
+            sock, server_hostname=origin.host, do_handshake_on_connect=False
+        )
+        transport = Transport(secured, self._poller)
+        try:
+            await transport.handshake()
+        except OSError as exc:  # ssl.SSLError is one
+            transport.close()
+            raise ConnectFailed(str(origin), f"TLS: {_reason(exc)}") from exc
+        except BaseException:
+            transport.close()
+            raise
+        return transport
+
+
+@cache
+def _tls_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+async def _connect(origin: Origin) -> socket.socket:
+    failure: OSError | None = None
+    for family, address in await _resolve(origin):
+        try:
+            return await _connect_one(family, address)
+        except OSError as exc:
+            failure = exc
+    raise failure or OSError(f"{origin.host} has no address")
+
+
+async def _resolve(origin: Origin) -> list[tuple[int, tuple[str, int]]]:
+    try:
+        version = ipaddress.ip_address(origin.host).version
+    except ValueError:
+        found = await trio.socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        return [(family, address) for family, _, _, _, address in found]  # type: ignore[misc]
+    return [(socket.AF_INET6 if version == 6 else socket.AF_INET, (origin.host, origin.port))]
+
+
+async def _connect_one(family: int, address: tuple[str, int]) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        status = sock.connect_ex(address)
+        if status == errno.EINPROGRESS:
+            await trio.lowlevel.wait_writable(sock)
+            status = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if status:
+            raise OSError(status, errno.errorcode.get(status, "unknown"))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _reason(exc: OSError) -> str:
+    reasons = {
+        errno.ECONNREFUSED: "connection refused: nothing listens there",
+        errno.ETIMEDOUT: "connection timed out",
+        errno.EHOSTUNREACH: "no route to the host",
+        errno.ENETUNREACH: "no route to the network",
+        errno.EMFILE: "too many open files in this process (raise `ulimit -n`)",
+    }
+    return reasons.get(exc.errno or 0, str(exc))

@@ -1,0 +1,1 @@
+"""What clients call. Hot endpoints are plain ASGI callables that also know their log record."""

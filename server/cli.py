@@ -1,0 +1,148 @@
+"""The command `triolet`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import click
+
+from server import __version__
+
+__all__ = ["main"]
+
+_WRONG_CONFIG = 2
+_FAILED = 1
+
+_config_option = click.option(
+    "--config", "path", metavar="FILE", help="Configuration; default ./triolet.toml if it exists."
+)
+_set_option = click.option(
+    "--set",
+    "settings",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Any key of the configuration, such as limits.body_bytes=1048576.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="triolet")
+def main() -> None:
+    """Relay LLM chat traffic to self-hosted replicas."""
+
+
+def _flags(settings: tuple[str, ...], **named: object) -> dict[str, object]:
+    flags: dict[str, object] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise click.BadParameter(f"{setting!r} is not KEY=VALUE", param_hint="--set")
+        flags[key.strip()] = value
+    flags |= {name: value for name, value in named.items() if value not in (None, ())}
+    return flags
+
+
+def _load(path: str | None, flags: dict[str, object]) -> Any:
+    from server.config import load
+
+    return load(path, environ=os.environ, flags=flags)
+
+
+def _load_or_exit(path: str | None, flags: dict[str, object]) -> Any:
+    from server.config import ConfigError
+
+    try:
+        return _load(path, flags)
+    except ConfigError as exc:
+        click.echo(str(exc), err=True)
+        sys.exit(_WRONG_CONFIG)
+
+
+@main.command()
+@_config_option
+@click.option("--listen", multiple=True, metavar="URL", help="Address to listen on; repeatable.")
+@click.option("--drain-s", type=float, help="Seconds for streams to finish after SIGTERM.")
+@click.option("--log-format", type=click.Choice(["text", "json"]))
+@click.option("--access-log/--no-access-log", default=None, help="One line for each exchange.")
+@_set_option
+def serve(
+    path: str | None,
+    listen: tuple[str, ...],
+    drain_s: float | None,
+    log_format: str | None,
+    access_log: bool | None,
+    settings: tuple[str, ...],
+) -> None:
+    """Serve: relay to the configured replicas, to engines found here, or to a demo."""
+    flags = _flags(
+        settings, listen=listen, drain_s=drain_s, log_format=log_format, access_log=access_log
+    )
+    config = _load_or_exit(path, flags)
+    _raise_file_limit()
+
+    from server.main import serve as run
+
+    try:
+        run(config, lambda: _load(path, flags))
+    except OSError as exc:
+        click.echo(f"triolet: {exc.strerror or exc}", err=True)
+        sys.exit(_FAILED)
+
+
+@main.command("check-config")
+@_config_option
+@_set_option
+def check_config(path: str | None, settings: tuple[str, ...]) -> None:
+    """Check the configuration and print what would be in force."""
+    from server.config import describe
+
+    click.echo(describe(_load_or_exit(path, _flags(settings))))
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=8001, show_default=True, help="0 takes any free port.")
+@click.option("--model", default="demo", show_default=True)
+@click.option("--name", default="demo-0", show_default=True, help="What it calls itself.")
+@click.option("--ttft-s", default=0.15, show_default=True, help="Seconds to the first token.")
+@click.option("--tokens-per-s", default=40.0, show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def replica(host: str, port: int, **settings: Any) -> None:
+    """Run a demo replica: a simulated model server that speaks OpenAI's API."""
+    from server.demo import run_replica
+
+    _raise_file_limit()
+    try:
+        run_replica(host, port, **settings)
+    except (OSError, ValueError) as exc:
+        click.echo(f"triolet: {exc}", err=True)
+        sys.exit(_FAILED)
+
+
+@main.command(
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    add_help_option=False,
+)
+@click.pass_context
+def bench(context: click.Context) -> None:
+    """Measure. `triolet bench --help` lists what."""
+    # A process of its own: the measuring side shares nothing with the server.
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *context.args])
+
+
+def _raise_file_limit() -> None:
+    """A stream takes two descriptors: use what the system lets us have."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError) as exc:
+            click.echo(f"triolet: the limit of {soft} open files stays: {exc}", err=True)
+
+
+if __name__ == "__main__":
+    main()

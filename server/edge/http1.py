@@ -1,0 +1,199 @@
+"""The HTTP/1.1 server for plaintext: any ASGI 3 app on raw Trio sockets and llhttp."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from typing import Any, Final
+
+import trio
+
+from balancer.wire.poller import Poller
+from balancer.wire.transport import Transport
+from server.edge.connection import Address, ClientConnection, EdgeLimits, Renderer
+from server.edge.exchange import ASGIApp
+from server.edge.request import Refusal
+from server.edge.response import simple_response
+from server.observe.metrics import EdgeCounts
+
+__all__ = ["Http1Server", "bind", "render_plainly"]
+
+log = logging.getLogger("triolet.edge")
+
+_BACKLOG: Final = 2048
+_ACCEPTS: Final = 64
+_TOLD_AT_ONCE: Final = 128
+_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening, non-blocking socket. Raises OSError with the address in it."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
+    sock = socket.socket(infos[0][0], socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(infos[0][4])
+        sock.listen(_BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise OSError(exc.errno, f"cannot listen on {host} port {port}: {exc.strerror}") from exc
+    sock.setblocking(False)
+    return sock
+
+
+def render_plainly(refusal: Refusal) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """A refusal as plain text."""
+    return [(b"content-type", b"text/plain; charset=utf-8")], refusal.message.encode()
+
+
+class Http1Server:
+    """Serves one ASGI app on any number of listening sockets.
+
+    `serve` accepts until `stop_accepting` and returns when the last connection is done.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        poller: Poller,
+        limits: EdgeLimits = EdgeLimits(),  # noqa: B008 - immutable
+        *,
+        render: Renderer = render_plainly,
+        state: dict[str, Any] | None = None,
+    ) -> None:
+        self._accepted = 0
+        self._turned_away = 0
+        self._refused: dict[int, int] = {}
+        self._app = app
+        self._poller = poller
+        self._limits = limits
+        self._render = render
+        self._state = state if state is not None else {}
+        self._connections: set[ClientConnection] = set()
+        self._being_told = 0
+        self._accepting = trio.CancelScope()
+
+    def counts(self) -> EdgeCounts:
+        """Connections open now, and what was accepted and refused so far."""
+        return EdgeCounts(
+            len(self._connections), self._accepted, self._turned_away, dict(self._refused)
+        )
+
+    async def serve(
+        self,
+        listeners: list[socket.socket],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Accept on `listeners`, which it owns, and serve every connection to its end."""
+        async with trio.open_nursery() as nursery:
+            with self._accepting:
+                async with trio.open_nursery() as acceptors:
+                    acceptors.start_soon(self._close_idle)
+                    for listener in listeners:
+                        acceptors.start_soon(self._accept, listener, nursery)
+                    task_status.started()
+
+    def stop_accepting(self) -> None:
+        """Close the listeners, and connections as they become idle."""
+        self._accepting.cancel("server is shutting down")
+        for connection in tuple(self._connections):
+            connection.close_when_idle()
+
+    def abort(self) -> None:
+        """End every connection at once."""
+        for connection in tuple(self._connections):
+            connection.abort()
+
+    async def _close_idle(self) -> None:
+        """Close connections that have been idle for too long, to within a tenth of the limit."""
+        pause_s = min(1.0, min(self._limits.head_s, self._limits.keep_alive_s) / 10)
+        while True:
+            await trio.sleep(pause_s)
+            now = trio.current_time()
+            for connection in [one for one in self._connections if one.idle_until <= now]:
+                connection.close_idle()
+
+    async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        with listener:
+            while True:
+                await trio.lowlevel.wait_readable(listener)
+                try:
+                    self._accept_ready(listener, nursery)
+                except BlockingIOError:
+                    continue
+                except ConnectionAbortedError:
+                    continue
+                except OSError as exc:
+                    if exc.errno not in _OUT_OF_RESOURCES:
+                        raise
+                    # The waiting clients stay in the backlog until something is closed.
+                    log.warning("cannot accept: %s (raise `ulimit -n`)", exc.strerror)
+                    await trio.sleep(0.1)
+
+    def _accept_ready(self, listener: socket.socket, nursery: trio.Nursery) -> None:
+        for _ in range(_ACCEPTS):
+            sock, address = listener.accept()
+            sock.setblocking(False)
+            if len(self._connections) >= self._limits.connections:
+                self._turn_away(sock, nursery)
+                continue
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._accepted += 1
+            nursery.start_soon(self._serve_connection, sock, address)
+
+    async def _serve_connection(self, sock: socket.socket, address: Any) -> None:
+        connection = ClientConnection(
+            Transport(sock, self._poller),
+            self._app,
+            self._limits,
+            render=self._render_counted,
+            client=_address(address),
+            server=_address(sock.getsockname()),
+            state=self._state,
+        )
+        self._connections.add(connection)
+        try:
+            if self._accepting.cancel_called:
+                connection.close_when_idle()
+            await connection.serve()
+        finally:
+            self._connections.discard(connection)
+
+    def _render_counted(self, refusal: Refusal) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        self._refused[refusal.status] = self._refused.get(refusal.status, 0) + 1
+        return self._render(refusal)
+
+    def _turn_away(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        """Answer 503 to one connection too many; beyond what can be told politely, just close."""
+        self._turned_away += 1
+        if self._being_told >= _TOLD_AT_ONCE:
+            sock.close()
+            return
+        self._being_told += 1
+        nursery.start_soon(self._say_full, sock)
+
+    async def _say_full(self, sock: socket.socket) -> None:
+        transport = Transport(sock, self._poller)
+        limit = self._limits.connections
+        headers, body = self._render_counted(
+            Refusal(503, f"the server is at its limit of {limit} connections (limits.connections)")
+        )
+        answer = simple_response(503, [*headers, (b"retry-after", b"1")], body)
+        try:
+            with trio.move_on_after(1.0):
+                await transport.send_all(answer)
+                transport.finish_sending()
+                while await transport.receive():
+                    pass
+        except OSError as exc:
+            log.debug("a client turned away did not wait for the answer: %s", exc)
+        finally:
+            self._being_told -= 1
+            transport.close()
+
+
+def _address(address: Any) -> Address:
+    return (address[0], address[1]) if isinstance(address, tuple) else None

@@ -1,0 +1,289 @@
+"""The composition root: one top nursery, the signals, the exit code.
+
+    top nursery      log writer, poller, health probes; the demo replicas if there are any
+      control          obeys signals; ends with the servers
+        serving          the servers, one for plaintext and one for TLS
+
+If a task of the top nursery fails, the process says why and stops. If one connection fails, only
+that one does.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from typing import BinaryIO, Final, Protocol, TextIO
+
+import trio
+
+from balancer.catalog import Catalog
+from balancer.probes.discovery import discover
+from balancer.probes.health import HealthProbes
+from balancer.wire.connect import TcpDialer
+from balancer.wire.poller import Poller, open_poller
+from server.announce import Source, announcement
+from server.api.call import ENDPOINTS
+from server.api.health import HealthApi
+from server.api.openai import RelayApi
+from server.api.respond import respond_error
+from server.config import Address, Config, parse_listen
+from server.edge.app import App, Route
+from server.edge.connection import EdgeLimits
+from server.edge.http1 import Http1Server, bind
+from server.edge.request import HeadLimits, Refusal
+from server.errors import ApiError, error_body
+from server.observe.log import AccessLog, LineWriter, handle_logging
+from server.observe.looplag import LoopLag
+from server.observe.metrics import EdgeCounts, Metrics
+from server.pools import PoolBuilder
+
+__all__ = ["Triolet", "serve"]
+
+log = logging.getLogger("triolet")
+
+_LAST_WORDS_S: Final = 2.0
+"""How long streams that are ended at shutdown have to send their error event."""
+
+_DEMO_REPLICAS: Final = 2
+
+
+class EdgeServer(Protocol):
+    """A server that carries the app."""
+
+    async def serve(
+        self, listeners: list[socket.socket], *, task_status: trio.TaskStatus[None]
+    ) -> None: ...
+
+    def stop_accepting(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+    def counts(self) -> EdgeCounts: ...
+
+
+class Triolet:
+    """Everything that serves, put together from a `Config`. `run` once."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        reload: Callable[[], Config] | None = None,
+        log_stream: BinaryIO | None = None,
+    ) -> None:
+        """`reload` reads the configuration again, for SIGHUP."""
+        self._config = config
+        self._reload = reload
+        self._poller: Poller = open_poller()
+        self._dialer = TcpDialer(self._poller)
+        self._builder = PoolBuilder(self._dialer)
+        self._writer = LineWriter(log_stream or sys.stderr.buffer)
+        self._lag = LoopLag()
+        self._draining = False
+        self.catalog = Catalog()
+        self.metrics = Metrics(
+            self.catalog, loop_busy=self._lag.busy, log_dropped=lambda: self._writer.dropped
+        )
+        self.relay = RelayApi(self.catalog, self.metrics, body_bytes=config.limits.body_bytes)
+        self.app = self._make_app()
+        self._probes = HealthProbes(
+            self._dialer, interval_s=config.health.interval_s, timeout_s=config.health.timeout_s
+        )
+        self._servers: list[EdgeServer] = []
+
+    def _make_app(self) -> App:
+        health = HealthApi(self.catalog, self.metrics, draining=lambda: self._draining)
+        routes = {path: Route(POST=self.relay.relay) for path in ENDPOINTS}
+        routes |= {
+            "/v1/models": Route(GET=self.relay.models),
+            "/v1/models/": Route(GET=self.relay.model),
+            "/healthz": Route(GET=health.healthz),
+            "/readyz": Route(GET=health.readyz),
+            "/metrics": Route(GET=health.metrics),
+        }
+        access = AccessLog(self._writer, self._config.log_format, enabled=self._config.access_log)
+        return App(routes, access, respond_error)
+
+    async def run(
+        self,
+        *,
+        out: TextIO | None = None,
+        task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until told to stop. Started with the URLs it listens on.
+
+        Raises OSError if an address cannot be listened on.
+        """
+        handle_logging(self._writer, self._config.log_format)
+        trio.lowlevel.add_instrument(self._lag)
+        listening = self._listen()
+        async with trio.open_nursery() as top:
+            await top.start(self._writer.run)
+            await top.start(self._poller.run)
+            source = await self._fill_catalog(top)
+            await top.start(self._probes.run, self.catalog.replicas)
+            urls = [address.url for address, _ in listening]
+            print(announcement(urls, self.catalog, source), file=out or sys.stdout, flush=True)
+            await self._serve(listening, urls, task_status)
+            top.cancel_scope.cancel("every server is done")
+
+    def _listen(self) -> list[tuple[Address, socket.socket]]:
+        listening = []
+        for url in self._config.listen:
+            asked = parse_listen(url)
+            sock = bind(asked.host, asked.port)
+            listening.append((asked._replace(port=sock.getsockname()[1]), sock))
+        return listening
+
+    async def _fill_catalog(self, nursery: trio.Nursery) -> Source:
+        """The configured pools; else the engines on this machine; else the demo."""
+        if self._config.pool:
+            self.catalog.replace(self._builder.configured(self._config.pool))
+            return "configuration"
+        engines = await discover(self._dialer)
+        if engines:
+            self.catalog.replace(self._builder.discovered(engines))
+            return "discovery"
+        urls = [await self._start_demo(nursery, index) for index in range(_DEMO_REPLICAS)]
+        self.catalog.replace(self._builder.demo(urls))
+        return "demo"
+
+    async def _start_demo(self, nursery: trio.Nursery, index: int) -> str:
+        from bench.replica import ReplicaSettings, create_app  # only if there is nothing else
+
+        sock = bind("127.0.0.1", 0)
+        app = create_app(ReplicaSettings(name=f"demo-{index}", seed=index))
+        await nursery.start(Http1Server(app, self._poller).serve, [sock])
+        return f"http://127.0.0.1:{sock.getsockname()[1]}"
+
+    async def _serve(
+        self,
+        listening: list[tuple[Address, socket.socket]],
+        urls: list[str],
+        task_status: trio.TaskStatus[list[str]],
+    ) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async with trio.open_nursery() as control:
+                control.start_soon(self._obey, signals, control)
+                async with trio.open_nursery() as serving:
+                    for server, sockets in self._make_servers(listening):
+                        self._servers.append(server)
+                        self.metrics.edges.append(server.counts)
+                        await serving.start(server.serve, sockets)
+                    _settle_garbage()
+                    task_status.started(urls)
+                control.cancel_scope.cancel("every server is done")
+
+    def _make_servers(
+        self, listening: list[tuple[Address, socket.socket]]
+    ) -> list[tuple[EdgeServer, list[socket.socket]]]:
+        plain = [sock for address, sock in listening if address.scheme == "http"]
+        secure = [sock for address, sock in listening if address.scheme == "https"]
+        servers: list[tuple[EdgeServer, list[socket.socket]]] = []
+        if plain:
+            limits = _edge_limits(self._config)
+            server = Http1Server(self.app, self._poller, limits, render=_render_refusal)
+            servers.append((server, plain))
+        if secure:
+            from server.edge.tls import TlsServer  # Hypercorn takes a third of a second to import
+
+            assert self._config.tls is not None, "checked by the configuration"
+            tls = self._config.tls
+            limits = _edge_limits(self._config)
+            servers.append((TlsServer(self.app, limits, cert=tls.cert, key=tls.key), secure))
+        return servers
+
+    async def _obey(self, signals: AsyncIterator[int], control: trio.Nursery) -> None:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await self._reload_pools()
+            elif not self._draining:
+                self.stop(control)
+            else:
+                log.warning("second signal: stopping at once")
+                for server in self._servers:
+                    server.abort()
+
+    def stop(self, nursery: trio.Nursery) -> None:
+        """Stop accepting, let exchanges finish for `drain_s`, then end them."""
+        self._draining = True
+        log.info(
+            "stopping: %d calls in flight have %g s to finish",
+            self.relay.in_flight,
+            self._config.drain_s,
+        )
+        for server in self._servers:
+            server.stop_accepting()
+        nursery.start_soon(self._end_after_drain)
+
+    async def _end_after_drain(self) -> None:
+        await trio.sleep(self._config.drain_s)
+        log.warning("drain_s has passed: ending %d calls", self.relay.in_flight)
+        self.relay.end_all()
+        await trio.sleep(_LAST_WORDS_S)
+        for server in self._servers:
+            server.abort()
+
+    async def _reload_pools(self) -> None:
+        """Take the pools from the configuration as it is now; keep the old ones if it is wrong."""
+        if self._reload is None or self._draining:
+            return
+        try:
+            config = await trio.to_thread.run_sync(self._reload)
+        except Exception as exc:
+            log.error("SIGHUP: the pools stay as they are; the configuration is wrong:\n%s", exc)  # noqa: TRY400
+            return
+        if not config.pool:
+            log.warning("SIGHUP: the pools stay as they are; the configuration lists none")
+            return
+        self.catalog.replace(self._builder.configured(config.pool))
+        self._probes.watch(self.catalog.replicas)
+        log.info("SIGHUP: %d pools from the configuration", len(self.catalog.pools))
+
+
+def _edge_limits(config: Config) -> EdgeLimits:
+    limits = config.limits
+    return EdgeLimits(
+        head=HeadLimits(limits.header_bytes, limits.header_count, limits.body_bytes),
+        connections=limits.connections,
+        head_s=limits.head_s,
+        body_s=limits.body_s,
+        keep_alive_s=limits.keep_alive_s,
+        write_s=limits.write_s,
+    )
+
+
+_REFUSAL_CODES: Final = {
+    408: "request_timeout",
+    413: "request_too_large",
+    431: "request_headers_too_large",
+    503: "overloaded",
+}
+
+
+def _render_refusal(refusal: Refusal) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """What the edge refuses by itself is told in the words of the API behind it."""
+    kind = "server_error" if refusal.status >= 500 else "invalid_request_error"
+    code = _REFUSAL_CODES.get(refusal.status, "bad_request")
+    error = ApiError(refusal.status, refusal.message, type=kind, code=code)
+    return [(b"content-type", b"application/json")], error_body(error)
+
+
+def _settle_garbage() -> None:
+    """What lives now lives on: keep the collector from walking it again and again.
+
+    And let it walk what is new more rarely: hardly anything on the hot path is part of a cycle.
+    With CPython's thresholds collecting took 4 % of the CPU of small requests.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
+
+
+def serve(config: Config, reload: Callable[[], Config]) -> None:
+    """Run the server until it is told to stop. Raises OSError if it cannot listen."""
+    trio.run(Triolet(config, reload=reload).run, strict_exception_groups=True)

@@ -1,0 +1,55 @@
+"""What is remembered of one exchange: for its log line and its metrics. Never any content."""
+
+from __future__ import annotations
+
+from balancer.wire.openai import Usage
+
+__all__ = ["Record"]
+
+
+class Record:
+    """One exchange. Times ending in `_s` are durations in seconds, None if it never came to that.
+
+    `outcome` is `ok`, `client_gone`, `shutdown`, or the kind of the error.
+    """
+
+    __slots__ = (
+        "attempts",
+        "client",
+        "duration_s",
+        "events",
+        "itl_s",
+        "method",
+        "model",
+        "outcome",
+        "path",
+        "queued_s",
+        "replica",
+        "request_id",
+        "started",
+        "status",
+        "stream",
+        "ttft_s",
+        "usage",
+    )
+
+    def __init__(
+        self, *, method: str, path: str, client: str, request_id: str, started: float
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.client = client
+        self.request_id = request_id
+        self.started = started
+        self.status = 0
+        self.outcome = "ok"
+        self.duration_s = 0.0
+        self.model: str | None = None
+        self.replica: str | None = None
+        self.attempts = 0
+        self.queued_s: float | None = None
+        self.ttft_s: float | None = None
+        self.itl_s: float | None = None
+        self.stream = False
+        self.events = 0
+        self.usage: Usage | None = None
