@@ -99,7 +99,6 @@ class Trace:
     sent_at: float | None = None
     first_at: float | None = None
     last_at: float | None = None
-    ended_at: float | None = None
     committed: bool = False
     """Whether the client was sent a head: from then on failures are told in-band."""
     stream: bool = False
@@ -168,11 +167,8 @@ class Dispatch:
         or `ConnectionLost` when the client is gone; returns early, with `cancel_reason` set,
         when cancelled. `trace.committed` tells whether the client has a head already.
         """
-        try:
-            with self._scope:
-                await self._serve()
-        finally:
-            self.trace.ended_at = trio.current_time()
+        with self._scope:
+            await self._serve()
         if self._scope.cancelled_caught and self.cancel_reason is None:
             raise self._overdue()
 
@@ -188,6 +184,8 @@ class Dispatch:
         trace = self.trace
         tried: list[Replica] = []
         while True:
+            # A client that left while its request was read must not cost a replica anything.
+            await trio.lowlevel.checkpoint_if_cancelled()
             with await self._lease(tried) as lease:
                 trace.attempts += 1
                 replica = lease.replica

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import trio
@@ -38,9 +37,9 @@ class PoolStatistics(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    task: trio.lowlevel.Task
     tried: Collection[Replica]
     lease: Lease | None = None
+    served: trio.Event = field(default_factory=trio.Event)
 
 
 class Pool:
@@ -72,10 +71,9 @@ class Pool:
         self.owned_by = owned_by
         self._queue = queue
         self._queue_s = queue_s
-        self._waiters: deque[_Waiter] = deque()
+        self._waiters: dict[_Waiter, None] = {}  # in the order of their coming
         self._retired = False
-        for replica in self.replicas:
-            replica.on_room.append(self._hand_out)
+        self._listen()
 
     def retire(self) -> None:
         """The pool was replaced: who waits is still served, then the replicas are let go."""
@@ -83,8 +81,10 @@ class Pool:
         self._hand_out()
 
     def lease_nowait(self, tried: Collection[Replica] = ()) -> Lease | None:
-        """The same without waiting; None if that would be needed, or if others wait already."""
-        return None if self._waiters else self._lease_nowait(tried)
+        """The same without waiting; None if that would be needed. Overtakes nobody."""
+        if self._waiters:
+            self._hand_out()  # what is left after that, nobody who waits could have
+        return self._lease_nowait(tried)
 
     async def lease(self, tried: Collection[Replica] = ()) -> Lease:
         """A place on a replica, of those not in `tried` while others are up.
@@ -102,15 +102,23 @@ class Pool:
         return await self._wait(tried)
 
     async def _wait(self, tried: Collection[Replica]) -> Lease:
-        waiter = _Waiter(trio.lowlevel.current_task(), tried)
-        self._waiters.append(waiter)
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._waiters.remove(waiter)
-            return trio.lowlevel.Abort.SUCCEEDED
-
-        with trio.move_on_after(self._queue_s):
-            await trio.lowlevel.wait_task_rescheduled(abort)
+        waiter = _Waiter(tried)
+        self._waiters[waiter] = None
+        self._listen()
+        give_up_at = trio.current_time() + self._queue_s
+        try:
+            while waiter.lease is None and trio.current_time() < give_up_at:
+                # Nobody tells when a replica has rested enough: look again at that time.
+                with trio.move_on_at(min(give_up_at, self._next_return())):
+                    await waiter.served.wait()
+                self._hand_out()
+        except BaseException:
+            if waiter.lease is not None:  # cancelled first, served before it could leave
+                waiter.lease.release()
+            raise
+        finally:
+            self._waiters.pop(waiter, None)
+            self._hand_out()
         if waiter.lease is None:
             raise PoolBusy(
                 f"no replica of model {self.model!r} had room within {self._queue_s:g} s",
@@ -120,15 +128,26 @@ class Pool:
 
     def _hand_out(self) -> None:
         """Give room to those who wait, in order. The place is charged before they run."""
-        while self._waiters:
-            waiter = self._waiters[0]
+        for waiter in tuple(self._waiters):
             waiter.lease = self._lease_nowait(waiter.tried)
-            if waiter.lease is None:
-                return
-            self._waiters.popleft()
-            trio.lowlevel.reschedule(waiter.task)
-        if self._retired:
+            if waiter.lease is not None:
+                del self._waiters[waiter]
+                waiter.served.set()
+            elif not waiter.tried:
+                break  # who would take any replica gets none: nor would those behind
+        if self._retired and not self._waiters:
             self._let_go()
+
+    def _next_return(self) -> float:
+        """When the next replica that rests now is worth trying again; inf if none rests."""
+        now = trio.current_time()
+        resting = (replica.rest_until for replica in self.replicas if replica.rest_until > now)
+        return min(resting, default=math.inf)
+
+    def _listen(self) -> None:
+        for replica in self.replicas:
+            if self._hand_out not in replica.on_room:
+                replica.on_room.append(self._hand_out)
 
     def _let_go(self) -> None:
         for replica in self.replicas:

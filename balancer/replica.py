@@ -52,12 +52,13 @@ class Replica:
         self.on_room: list[Callable[[], None]] = []
         """Called whenever a lease ends or the replica comes up: somebody may be waiting."""
         self._probed_up: bool | None = None
-        self._rest_until = 0.0
+        self.rest_until = 0.0
+        """When it is worth trying again after a failed connection (`trio.current_time`)."""
         self._refusals = 0
 
     def up(self, now: float) -> bool:
         """Whether it is worth trying: not found down by a probe, not resting after a failure."""
-        return self._probed_up is not False and now >= self._rest_until
+        return self._probed_up is not False and now >= self.rest_until
 
     @property
     def probed_up(self) -> bool | None:
@@ -76,11 +77,11 @@ class Replica:
     def reached(self) -> None:
         """A connection was made or an answer came."""
         self._refusals = 0
-        self._rest_until = 0.0
+        self.rest_until = 0.0
 
     def unreachable(self, now: float) -> None:
         """A connection could not be made: let it rest, longer each time, 5 s at most."""
-        self._rest_until = now + min(_REST_MAX_S, _REST_S * 2.0**self._refusals)
+        self.rest_until = now + min(_REST_MAX_S, _REST_S * 2.0**self._refusals)
         self._refusals = min(self._refusals + 1, 10)
 
     @property
@@ -100,6 +101,9 @@ class Replica:
     def _tell_room(self) -> None:
         for tell in tuple(self.on_room):
             tell()
+        # Of the pools that share this replica each comes first in turn, so that none starves.
+        if len(self.on_room) > 1:
+            self.on_room.append(self.on_room.pop(0))
 
     def close(self) -> None:
         """Close what is kept; leases still out finish undisturbed."""

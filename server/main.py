@@ -36,7 +36,7 @@ from server.edge.connection import EdgeLimits
 from server.edge.http1 import Http1Server, bind
 from server.edge.request import HeadLimits, Refusal
 from server.errors import ApiError, error_body
-from server.observe.log import AccessLog, LineWriter, handle_logging
+from server.observe.log import AccessLog, LineWriter, logging_to
 from server.observe.looplag import LoopLag
 from server.observe.metrics import EdgeCounts, Metrics
 from server.pools import PoolBuilder
@@ -118,18 +118,19 @@ class Triolet:
 
         Raises OSError if an address cannot be listened on.
         """
-        handle_logging(self._writer, self._config.log_format)
         trio.lowlevel.add_instrument(self._lag)
         listening = self._listen()
-        async with trio.open_nursery() as top:
-            await top.start(self._writer.run)
-            await top.start(self._poller.run)
-            source = await self._fill_catalog(top)
-            await top.start(self._probes.run, self.catalog.replicas)
-            urls = [address.url for address, _ in listening]
-            print(announcement(urls, self.catalog, source), file=out or sys.stdout, flush=True)
-            await self._serve(listening, urls, task_status)
-            top.cancel_scope.cancel("every server is done")
+        servers = self._make_servers(listening)
+        urls = [address.url for address, _ in listening]
+        with logging_to(self._writer, self._config.log_format):
+            async with trio.open_nursery() as top:
+                await top.start(self._writer.run)
+                await top.start(self._poller.run)
+                source = await self._fill_catalog(top)
+                await top.start(self._probes.run, self.catalog.replicas)
+                print(announcement(urls, self.catalog, source), file=out or sys.stdout, flush=True)
+                await self._serve(servers, urls, task_status)
+                top.cancel_scope.cancel("every server is done")
 
     def _listen(self) -> list[tuple[Address, socket.socket]]:
         listening = []
@@ -162,7 +163,7 @@ class Triolet:
 
     async def _serve(
         self,
-        listening: list[tuple[Address, socket.socket]],
+        servers: list[tuple[EdgeServer, list[socket.socket]]],
         urls: list[str],
         task_status: trio.TaskStatus[list[str]],
     ) -> None:
@@ -170,7 +171,7 @@ class Triolet:
             async with trio.open_nursery() as control:
                 control.start_soon(self._obey, signals, control)
                 async with trio.open_nursery() as serving:
-                    for server, sockets in self._make_servers(listening):
+                    for server, sockets in servers:
                         self._servers.append(server)
                         self.metrics.edges.append(server.counts)
                         await serving.start(server.serve, sockets)
@@ -194,7 +195,10 @@ class Triolet:
             assert self._config.tls is not None, "checked by the configuration"
             tls = self._config.tls
             limits = _edge_limits(self._config)
-            servers.append((TlsServer(self.app, limits, cert=tls.cert, key=tls.key), secure))
+            tls_server = TlsServer(
+                self.app, limits, cert=tls.cert, key=tls.key, render=_render_refusal
+            )
+            servers.append((tls_server, secure))
         return servers
 
     async def _obey(self, signals: AsyncIterator[int], control: trio.Nursery) -> None:

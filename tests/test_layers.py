@@ -30,7 +30,7 @@ SERVER_LAYERS = (
     {"workflow", "store", "observe"},
     {"dify", "governance", "knowledge"},
     {"edge", "api"},
-    {"main", "cli", "__main__"},
+    {"main", "cli", "announce", "demo", "pools", "__main__"},
 )
 SERVER_RANK = {name: rank for rank, layer in enumerate(SERVER_LAYERS) for name in layer}
 

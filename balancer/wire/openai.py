@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import msgspec
 
-from balancer.wire.sse import data_of, events_of
+from balancer.wire.sse import data_of, events_of, latest_event
 
 __all__ = [
     "Asked",
@@ -137,14 +137,24 @@ def _normalised(usage: _UsageFields) -> Usage:
 
 
 def stream_usage(recent: bytes) -> Usage:
-    """The usage in the last events of a stream, the latest that has one."""
-    if b'"usage"' in recent:
-        for event in reversed(list(events_of(recent))):
-            if b'"usage"' in event:
-                usage = read_usage(data_of(event))
-                if usage != Usage():
-                    return usage
-    return Usage()
+    """The usage in the last events of a stream: that of the latest that has one.
+
+    With `stream_options.include_usage` engines say `"usage": null` in every chunk but one, so a
+    few events are looked at.
+    """
+    before: int | None = None
+    for _ in range(_USAGE_EVENTS):
+        event, before = latest_event(recent, b'"usage"', before)
+        if not event:
+            break
+        usage = read_usage(data_of(event))
+        if usage != _NO_USAGE:
+            return usage
+    return _NO_USAGE
+
+
+_USAGE_EVENTS: Final = 3
+_NO_USAGE: Final = Usage()
 
 
 def stream_done(recent: bytes) -> bool:

@@ -13,7 +13,16 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["ByteTap", "EventTap", "Tap", "TapOverflow", "data_of", "events_of", "is_comment"]
+__all__ = [
+    "ByteTap",
+    "EventTap",
+    "Tap",
+    "TapOverflow",
+    "data_of",
+    "events_of",
+    "is_comment",
+    "latest_event",
+]
 
 HELD_BYTES: Final = 1_048_576
 """The longest event: one without an end after this many bytes is the replica's fault."""
@@ -109,6 +118,24 @@ def events_of(data: bytes) -> Iterator[bytes]:
             yield block
 
 
+def latest_event(data: bytes, containing: bytes, before: int | None = None) -> tuple[bytes, int]:
+    """The last event of `data` that contains those bytes, and where it begins.
+
+    `before` leaves out what stands from that offset on. `(b"", -1)` if there is none. Looks from
+    the end, so that a long stretch of events costs no more than a short one.
+    """
+    found = data.rfind(containing, 0, before)
+    if found < 0:
+        return b"", -1
+    begin = 0
+    for boundary in (b"\n\n", b"\n\r\n"):
+        at = data.rfind(boundary, 0, found)
+        if at >= 0:
+            begin = max(begin, at + len(boundary))
+    end = _BOUNDARY.search(data, found)
+    return data[begin : end.start() if end else len(data)], begin
+
+
 def data_of(event: bytes) -> bytes:
     """The event's data: its `data:` lines joined by LF, one leading space removed from each."""
     lines = (line for line in _LINE_END.split(event) if line.startswith(b"data:"))
@@ -117,5 +144,7 @@ def data_of(event: bytes) -> bytes:
 
 def is_comment(data: bytes) -> bool:
     """Whether all events in `data` are comments (keep-alives such as `: ping`)."""
+    if not data.startswith(b":"):
+        return False
     lines = (line for event in events_of(data) for line in _LINE_END.split(event))
     return all(line.startswith(b":") for line in lines if line)

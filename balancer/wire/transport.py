@@ -79,6 +79,11 @@ class Transport:
     def closed(self) -> bool:
         return self._closed
 
+    @property
+    def maybe_readable(self) -> bool:
+        """Whether bytes may be waiting that nobody has read."""
+        return self._readable
+
     def receive_nowait(self) -> bytes | None:
         """What is there: bytes; `b""` if the peer has finished sending; None if nothing yet."""
         if not self._readable:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import trio
 
@@ -23,6 +24,7 @@ from server.observe.record import Record
 __all__ = ["RelayApi"]
 
 Headers = list[tuple[bytes, bytes]]
+R = TypeVar("R")
 
 log = logging.getLogger("triolet.relay")
 
@@ -57,18 +59,20 @@ class RelayApi:
         failures: list[str] = []
         try:
             body = await read_body(receive, self._body_bytes)
-            call = await self._read_call(endpoint, scope["headers"], body)
+            call = await self._off_loop(len(body), read_call, endpoint, scope["headers"], body)
             pool = self._find(call.model)
             record.model = pool.model
-            dispatch = Dispatch(
-                pool, _request(scope, record, call, pool), answering, now=record.started
-            )
+            request = await self._off_loop(len(body), _request, scope, record, call, pool)
+            dispatch = Dispatch(pool, request, answering, now=record.started)
             failures = dispatch.trace.failures
             await self._run(dispatch, record, answering, receive)
         except ApiError as error:
             await self._fail(answering, error)
         except (ClientLeft, ConnectionLost):
             record.outcome = "client_gone"
+        except trio.Cancelled:
+            record.outcome = "aborted"
+            raise
         finally:
             record.duration_s = trio.current_time() - record.started
             self._metrics.settle(record, failures)
@@ -79,12 +83,11 @@ class RelayApi:
         except ConnectionLost:
             log.debug("the client left before it could be told: %s", error)
 
-    async def _read_call(self, endpoint: Endpoint, headers: Headers, body: bytes) -> ModelCall:
-        if len(body) <= _OFF_LOOP_BYTES:
-            return read_call(endpoint, headers, body)
-        return await trio.to_thread.run_sync(
-            read_call, endpoint, headers, body, limiter=self._readers
-        )
+    async def _off_loop(self, size: int, work: Callable[..., R], *args: object) -> R:
+        """`work(*args)`, in a thread if it goes through a large body."""
+        if size <= _OFF_LOOP_BYTES:
+            return work(*args)
+        return await trio.to_thread.run_sync(work, *args, limiter=self._readers)
 
     def _find(self, model: str) -> Pool:
         pool = self._catalog.find(model)
@@ -205,7 +208,10 @@ class _Answering:
             exchange.on_gone = lambda: dispatch.cancel("client_gone")
             if exchange.gone:
                 dispatch.cancel("client_gone")
-            await dispatch.run()
+            try:
+                await dispatch.run()
+            finally:
+                exchange.on_gone = None  # or the two would keep each other alive
         else:
             await _run_watched(dispatch, receive)
 
@@ -254,12 +260,11 @@ class _Answering:
 
 def _timing(trace: Trace) -> bytes:
     """Server-Timing in ms: waiting for a replica, the replica's first event, and all the rest."""
-    now = trio.current_time()
     queued = trace.queued_s * 1000
     if trace.first_at is None or trace.sent_at is None:
         return b"queue;dur=%.2f" % queued
     upstream = (trace.first_at - trace.sent_at) * 1000
-    overhead = (now - trace.started) * 1000 - queued - upstream
+    overhead = (trace.first_at - trace.started) * 1000 - queued - upstream
     return b"queue;dur=%.2f, upstream;dur=%.2f, overhead;dur=%.2f" % (queued, upstream, overhead)
 
 

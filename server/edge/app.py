@@ -11,7 +11,7 @@ from typing import Final
 import trio
 
 from balancer.errors import ConnectionLost
-from server.edge.exchange import Receive, Scope, Send
+from server.edge.exchange import EXTENSION, Exchange, Receive, Scope, Send
 from server.errors import ApiError
 from server.observe.log import AccessLog
 from server.observe.record import Record
@@ -77,13 +77,22 @@ class App:
             await self._respond_error(send, record, error)
         except ConnectionLost:
             record.outcome = "client_gone"
+        except trio.Cancelled:
+            exchange = scope["extensions"].get(EXTENSION)
+            if isinstance(exchange, Exchange):
+                status, record.outcome = exchange.fate()
+                record.status = record.status or status
+            else:
+                record.outcome = "aborted"
+            raise
         except Exception:
             record.outcome = "internal_error"
             log.exception("%s %s failed (%s)", record.method, record.path, record.request_id)
             if record.status == 0:
                 await self._respond_error(send, record, _internal_error())
         finally:
-            record.duration_s = trio.current_time() - started
+            if record.duration_s is None:
+                record.duration_s = trio.current_time() - started
             self._access_log.write(record)
 
     def _find(self, scope: Scope) -> Handler:

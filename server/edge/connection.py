@@ -100,9 +100,11 @@ class ClientConnection:
             self.transport.close(reset=aborted)
 
     def close_when_idle(self) -> None:
-        """Take no further request: close now if none is being served, else after it."""
+        """Take no further request: close now if none is being served or coming in, else after."""
         self._last = True
-        if self._exchange is None and not self._parser.ready:
+        parser = self._parser
+        coming = parser.ready or parser.in_head or self.transport.maybe_readable
+        if self._exchange is None and not coming:
             self._scope.cancel("server is shutting down")
 
     def close_idle(self) -> None:
@@ -171,6 +173,15 @@ class ClientConnection:
         if not exchange.ended or not exchange.keep_alive or self._unread:
             self._last = True
 
+    def fate(self) -> tuple[int, str]:
+        """Why the app was cancelled: the status the client is told (0: none) and an outcome."""
+        refusal = self._refusal or self._too_slow()
+        if refusal is not None:
+            return refusal.status, "refused"
+        if trio.current_time() >= self._write_deadline:
+            return 0, "client_stalled"
+        return 0, "aborted"
+
     async def read_body(self, incoming: Incoming) -> None:
         """Wait for more of the body. Returns with none of it when the client is gone."""
         if self._phase != "body":
@@ -230,12 +241,18 @@ class ClientConnection:
     def _answer_to_refusal(self) -> bytes:
         if self._refusal is None:
             return b""
+        status, message = self._refusal
+        if self._exchange is None and status != 500:
+            # No app has seen this request, so no access log knows of it.
+            log.info("request of %s refused with %d: %s", self.client, status, message)
         self._exchange = None
         headers, body = self._render(self._refusal)
-        return simple_response(self._refusal.status, headers, body)
+        return simple_response(status, headers, body)
 
     def _too_slow(self) -> Refusal | None:
         limits = self._limits
+        if trio.current_time() < self._read_deadline:
+            return None
         if self._phase == "head":
             return Refusal(408, f"the head did not come within limits.head_s ({limits.head_s:g} s)")
         if self._phase == "body":

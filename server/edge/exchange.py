@@ -127,6 +127,12 @@ class Exchange:
         if self.on_gone is not None:
             self.on_gone()
 
+    def fate(self) -> tuple[int, str]:
+        """For an app that is being cancelled: the status that the client is told instead (0 if
+        none), and the outcome for the log: `refused`, `client_stalled` or `aborted`.
+        """
+        return self._connection.fate()
+
     def finished(self) -> None:
         """Wake whoever waits in `receive`: the response is over, one way or the other."""
         if self._over is not None:

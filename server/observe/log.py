@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, Literal
 
 import msgspec
@@ -17,7 +19,7 @@ import trio
 
 from server.observe.record import Record
 
-__all__ = ["AccessLog", "LineWriter", "LogFormat", "handle_logging"]
+__all__ = ["AccessLog", "LineWriter", "LogFormat", "logging_to"]
 
 LogFormat = Literal["text", "json"]
 
@@ -154,7 +156,7 @@ def _json_line(record: Record) -> bytes:
             record.path,
             record.status,
             record.outcome,
-            round(record.duration_s * 1000, 3),
+            _ms(record.duration_s) or 0.0,
             record.model,
             record.replica,
             record.attempts or None,
@@ -172,7 +174,7 @@ def _json_line(record: Record) -> bytes:
 def _text_line(record: Record) -> bytes:
     parts = [
         f"{_timestamp()} {record.client} {record.method} {record.path}",
-        f"{record.status} {record.outcome} {record.duration_s * 1000:.1f}ms",
+        f"{record.status} {record.outcome} {_ms(record.duration_s) or 0.0:.1f}ms",
     ]
     if record.model is not None:
         parts.append(f"model={record.model}")
@@ -215,10 +217,15 @@ class _Handler(logging.Handler):
         return _encode_line(fields)
 
 
-def handle_logging(writer: LineWriter, form: LogFormat, level: int = logging.INFO) -> None:
-    """Send the records of the standard logging module through `writer`, in `form`."""
+@contextmanager
+def logging_to(writer: LineWriter, form: LogFormat, level: int = logging.INFO) -> Iterator[None]:
+    """Send the records of the standard logging module through `writer`, in `form`, meanwhile."""
     root = logging.getLogger()
-    for handler in root.handlers[:]:
-        root.removeHandler(handler)
-    root.addHandler(_Handler(writer, form))
+    handlers, old_level = root.handlers, root.level
+    root.handlers = [_Handler(writer, form)]
     root.setLevel(level)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(old_level)

@@ -71,7 +71,7 @@ class Metrics:
         for kind in failures:
             self._failed[model, kind] += 1
         key = (model, replica)
-        if replica:
+        if replica and record.duration_s is not None:
             _observe(self._duration, key, _DURATION_S_ALL, record.duration_s)
         if record.ttft_s is not None:
             _observe(self._ttft, key, _TTFT_S_ALL, record.ttft_s)

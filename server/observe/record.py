@@ -43,7 +43,7 @@ class Record:
         self.started = started
         self.status = 0
         self.outcome = "ok"
-        self.duration_s = 0.0
+        self.duration_s: float | None = None
         self.model: str | None = None
         self.replica: str | None = None
         self.attempts = 0
