@@ -15,7 +15,7 @@ _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)", re.IGNORECAS
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
 _STREAM = re.compile(rb'"stream"\s*:\s*true')
 _TOKENS = re.compile(rb'"max_(?:completion_)?tokens"\s*:\s*([0-9]+)')
-_PACE = re.compile(rb"\bpace=([0-9]+)ms\b")
+_PACE = re.compile(rb"\bpace=([0-9]+)ms\b( staggered\b)?")
 
 
 class Order(NamedTuple):
@@ -24,7 +24,9 @@ class Order(NamedTuple):
     stream: bool
     tokens: int
     pace_ms: int
-    """Between tokens; 0 sends all at once, each with its own send()."""
+    """Between tokens; 0 sends them as fast as steps can follow each other."""
+    staggered: bool
+    """By a clock of the stream's own, not in step with the other streams of its pace."""
 
 
 class Request(NamedTuple):
@@ -64,10 +66,11 @@ def split_request(received: bytes) -> Request | None:
 
 @functools.lru_cache(maxsize=64)
 def read_order(body: bytes) -> Order:
-    """Find `stream`, `max_tokens` (default 32) and `pace=20ms` in a request's JSON.
+    """Find `stream`, `max_tokens` (default 32) and the pace in a request's JSON.
 
-    Searched for, not parsed. The pace stands in a message's text and tokens have two names
-    because a router may decode a request and write it anew, without the fields it does not know.
+    The pace is `pace=20ms` or `pace=20ms staggered`. Searched for, not parsed. The pace stands in
+    a message's text and tokens have two names because a router may decode a request and write it
+    anew, without the fields it does not know.
     """
     tokens = _TOKENS.search(body)
     pace = _PACE.search(body)
@@ -75,6 +78,7 @@ def read_order(body: bytes) -> Order:
         stream=_STREAM.search(body) is not None,
         tokens=max(1, int(tokens[1])) if tokens else 32,
         pace_ms=int(pace[1]) if pace else 0,
+        staggered=pace is not None and pace[2] is not None,
     )
 
 

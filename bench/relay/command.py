@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from bench.relay import targets
+from bench.relay import targets, workloads
 from bench.relay.children import ChildFailed
 from bench.relay.fake import raise_descriptor_limit
 from bench.relay.figures import HeldRun, Run
@@ -37,6 +38,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     metavar="NAMES",
     help="Routers to compare with, separated by commas; empty for none.",
+)
+@click.option(
+    "--workloads",
+    "workload_names",
+    default=",".join(workloads.NAMES),
+    show_default=True,
+    metavar="NAMES",
+    help="What to run, separated by commas. CPU per chunk needs no-stream too, TTFT is taken "
+    "from staggered-32, memory from held.",
 )
 @click.option(
     "--triolet",
@@ -64,6 +74,7 @@ def relay(
     repeat: int,
     quick: bool,
     peers: str,
+    workload_names: str,
     triolet: str | None,
     replicas: int,
     prompt_bytes: int,
@@ -74,14 +85,17 @@ def relay(
 ) -> None:
     """Measure what relaying costs: CPU, memory and delay, beside Rust routers in the same run.
 
-    The full run takes about eight minutes. Everything stays on loopback, apart from the
+    The full run takes about eleven minutes. Everything stays on loopback, apart from the
     installation of the routers on first use.
     """
     if sys.platform != "linux":
         raise click.ClickException("this benchmark reads /proc and uses epoll: it needs Linux")
     signal.signal(signal.SIGTERM, _end)
     raise_descriptor_limit()
-    wanted = _peer_names(peers)
+    wanted = _names(peers, tuple(PEERS), "--peers: no router")
+    chosen = _names(workload_names, workloads.NAMES, "--workloads: no workload")
+    if not chosen:
+        raise click.UsageError("--workloads: name at least one")
     machine = describe_machine()
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="triolet-bench-")))
@@ -89,22 +103,25 @@ def relay(
         fakes = _start_fakes(replicas, directory, cores, stack)
         missing: list[str] = []
         proxies = _proxies(triolet, wanted, fakes, cache_dir, missing)
-        plan = Plan(1 if quick else repeat, quick, prompt_bytes, directory, profile)
+        plan = Plan(
+            1 if quick else repeat, quick, prompt_bytes, directory, profile, frozenset(chosen)
+        )
         session = Session(plan, cores, fakes, _say)
         session.results.notes += missing + _core_notes(cores)
         results = session.run(proxies)
     settings = {"repetitions": plan.repeat, "quick": quick, "prompt bytes": prompt_bytes}
     settings |= {"replicas": replicas}
     versions = {proxy.name: proxy.version for proxy in proxies}
-    _write(Report(machine, versions, settings, results), json_file, markdown_file)
+    report = Report(machine, versions, settings, plan.measured(), results)
+    _write(report, json_file, markdown_file)
     _fail_on_errors(results, proxies)
 
 
-def _peer_names(given: str) -> list[str]:
+def _names(given: str, known: Sequence[str], complaint: str) -> list[str]:
     names = [name.strip() for name in given.split(",") if name.strip()]
-    unknown = [name for name in names if name not in PEERS]
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise click.UsageError(f"--peers: no router {unknown[0]!r}; there are {', '.join(PEERS)}")
+        raise click.UsageError(f"{complaint} {unknown[0]!r}; there are {', '.join(known)}")
     return names
 
 

@@ -64,7 +64,8 @@ def drive_window(
     """Keep `lanes` streams of about `stream_s` running and measure `window_s` of it.
 
     Starts are spread at random over one stream's length, and each lane pauses up to `pause_s`
-    between streams, so that the streams' clocks never align. Streams are then let finish.
+    between streams, so that streams begin and end all the time and clocks of their own never
+    align. Streams are then let finish.
     """
     with _Driver(target, lanes) as driver:
         driver.start_spread(stream_s, pause_s=pause_s)

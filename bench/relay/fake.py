@@ -3,7 +3,15 @@
     python -m bench.relay.fake --port 0     prints the port it listens on, runs until SIGTERM
 
 It stands behind every proxy that is measured, so it must never be the bottleneck. A request's body
-says how it wants its answer: `stream`, `max_tokens`, and `pace=20ms` in a message's text.
+says how it wants its answer: `stream`, `max_tokens`, and in a message's text its pace:
+
+- `pace=20ms`: in step. As in an engine that batches continuously, one step yields one token of
+  every running stream and all are sent in one burst, each with its own send(). A new stream waits
+  for the next step.
+- `pace=0ms`: in step, one step right after the other, so that the chunks of different streams
+  interleave.
+- `pace=20ms staggered`: each stream has a clock of its own that starts when it does. No engine
+  sends like this; it is the worst case for an event loop, one wake for each chunk.
 """
 
 from __future__ import annotations
@@ -26,6 +34,7 @@ from bench.relay.answers import (
     whole_answer,
 )
 from bench.relay.poll_loop import READ, WRITE, PollLoop
+from bench.relay.steps import StepClock
 
 _RECEIVE_BYTES = 65_536
 _BACKLOG = 4096
@@ -38,6 +47,7 @@ class FakeReplica:
     def __init__(self, loop: PollLoop, port: int = 0) -> None:
         self.loop = loop
         self.connections: set[_Connection] = set()
+        self._clocks: dict[int, StepClock] = {}
         self._listener = socket.create_server(("127.0.0.1", port), backlog=_BACKLOG)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
@@ -53,6 +63,13 @@ class FakeReplica:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.connections.add(_Connection(self, accepted))
 
+    def step_clock(self, pace_ms: int) -> StepClock:
+        """The one clock of all streams that run in step at this pace."""
+        clock = self._clocks.get(pace_ms)
+        if clock is None:
+            clock = self._clocks[pace_ms] = StepClock(self.loop, pace_ms / 1000)
+        return clock
+
     def close(self) -> None:
         """Stop listening and close every connection."""
         self.loop.forget(self._listener.fileno())
@@ -62,7 +79,7 @@ class FakeReplica:
 
 
 class _Connection:
-    """One kept connection: one request at a time, its answer at once or by the clock."""
+    """One kept connection: one request at a time, a whole answer at once, a stream by a clock."""
 
     __slots__ = (
         "_due_s",
@@ -137,28 +154,31 @@ class _Connection:
         if not order.stream:
             self._send(whole_answer(order.tokens))
             return
-        sends = stream_sends(order.tokens)
-        if order.pace_ms:
-            self._sends, self._next, self._pace_s = sends, 0, order.pace_ms / 1000
-            self._due_s = time.perf_counter()
+        self._sends, self._next = stream_sends(order.tokens), 0
+        if order.staggered:
+            self._pace_s, self._due_s = order.pace_ms / 1000, time.perf_counter()
             self._send_due()
-            return
-        for data in sends:
-            self._send(data)
+        else:
+            self._replica.step_clock(order.pace_ms).join(self._advance)
 
-    def _send_due(self) -> None:
-        """Send the token that is due and set the clock for the next; the end follows the last."""
+    def _advance(self) -> bool:
+        """Send the next token; the end follows the last. False if the stream is over."""
         if self._sock is None:
-            return
+            return False
         self._send(self._sends[self._next])
         self._next += 1
-        if self._next == len(self._sends) - 1:
-            self._send(self._sends[self._next])
-            self._sends = ()
-            self._serve()
-            return
-        self._due_s += self._pace_s
-        self._replica.loop.call_at(self._due_s, self._send_due)
+        if self._next < len(self._sends) - 1:
+            return True
+        self._send(self._sends[self._next])
+        self._sends = ()
+        self._serve()
+        return False
+
+    def _send_due(self) -> None:
+        """Send the token that is due by the stream's own clock and set it for the next."""
+        if self._advance():
+            self._due_s += self._pace_s
+            self._replica.loop.call_at(self._due_s, self._send_due)
 
     def _send(self, data: bytes) -> None:
         if self._sock is None:

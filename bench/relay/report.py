@@ -20,6 +20,7 @@ from bench.relay.figures import (
 )
 from bench.relay.session import Results
 from bench.relay.targets import DIRECT, TRIOLET
+from bench.relay.workloads import Workload
 
 Table = Callable[[Sequence[Sequence[str]]], str]
 """Lays rows out; the first row is the heading."""
@@ -38,6 +39,8 @@ class Report:
     machine: Mapping[str, str]
     versions: Mapping[str, str]
     settings: Mapping[str, object]
+    workloads: Sequence[Workload]
+    """Those that were repeated."""
     results: Results
 
     def text(self) -> str:
@@ -45,6 +48,7 @@ class Report:
         parts = [
             _aligned(self._figure_rows()),
             "Totals over all repetitions:\n" + _aligned(_total_rows(self.results.runs)),
+            *self._workload_lines(),
             *self._held_lines(),
             *self._profile_tables(_aligned),
             *(f"note: {note}" for note in self._notes()),
@@ -61,6 +65,7 @@ class Report:
             _markdown(self._figure_rows()),
             "## Totals over all repetitions",
             _markdown(_total_rows(self.results.runs)),
+            *self._workload_lines(),
             *self._held_lines(),
             *self._profile_tables(_markdown),
             *(f"Note: {note}." for note in self._notes()),
@@ -102,6 +107,10 @@ class Report:
             title = f"{figure.title}, {figure.unit}" if figure.unit else figure.title
             rows.append([title, *cells, *_verdict_cells(figure, found)])
         return rows
+
+    def _workload_lines(self) -> list[str]:
+        lines = [f"- {workload.name}: {workload.title}" for workload in self.workloads]
+        return ["\n".join(lines)] if lines else []
 
     def _held_lines(self) -> list[str]:
         lines = []

@@ -30,6 +30,13 @@ class Plan:
     prompt_bytes: int
     directory: Path
     profile: Path | None
+    workloads: frozenset[str] = frozenset(workloads.NAMES)
+    """Names of those to run; memory is measured only with `held` among them."""
+
+    def measured(self) -> tuple[Workload, ...]:
+        """The wanted workloads among those that are repeated."""
+        every = workloads.measured(quick=self.quick)
+        return tuple(workload for workload in every if workload.name in self.workloads)
 
 
 @dataclass
@@ -77,7 +84,8 @@ class Session:
         os.sched_setaffinity(0, self._cores.client)
         try:
             started = self._measure_speed(proxies)
-            self._measure_memory(started)
+            if workloads.HELD in self._plan.workloads:
+                self._measure_memory(started)
         finally:
             os.sched_setaffinity(0, before)
         return self.results
@@ -92,7 +100,7 @@ class Session:
                     running.append(one)
                     started.append(proxy)
             for repetition in range(self._plan.repeat):
-                for workload in workloads.measured(quick=self._plan.quick):
+                for workload in self._plan.measured():
                     turn = repetition % len(running)
                     for target in running[turn:] + running[:turn]:
                         self._say(
@@ -204,8 +212,8 @@ class Session:
             self._note("no profile: py-spy is not installed")
             return
         self._plan.profile.mkdir(parents=True, exist_ok=True)
-        for workload in workloads.measured(quick=False):
-            if workload.name != workloads.PACED_256:
+        for workload in replace(self._plan, quick=False).measured():
+            if workload.name in workloads.PROFILED:
                 self._record(py_spy, triolet, workload, self._plan.profile)
 
     def _record(self, py_spy: str, target: Running, workload: Workload, directory: Path) -> None:

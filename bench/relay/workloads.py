@@ -1,4 +1,4 @@
-"""What is sent: the five workloads, in full and in a quick form, and the bytes of a request."""
+"""What is sent: the seven workloads, in full and in a quick form, and the bytes of a request."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ PLAIN: Final = "no-stream"
 SATURATED: Final = "saturated"
 PACED_32: Final = "paced-32"
 PACED_256: Final = "paced-256"
+STAGGERED_32: Final = "staggered-32"
+STAGGERED_256: Final = "staggered-256"
 HELD: Final = "held"
 
 
@@ -25,6 +27,9 @@ class Workload:
     tokens: int
     stream: bool = True
     pace_ms: int = 0
+    """Between the tokens of a stream; 0 as fast as can be."""
+    staggered: bool = False
+    """Each stream by its own clock; otherwise all in step, as an engine that batches sends."""
     requests: int = 0
     """How many are measured; 0 where a time is measured instead."""
     window_s: float = 0.0
@@ -48,16 +53,23 @@ class Workload:
         if not self.stream:
             return f"no stream, {self.lanes} at once"
         pace = f"{self.pace_ms} ms a token" if self.pace_ms else "saturated"
-        return f"{self.tokens}-token streams, {pace}, {self.lanes} at once"
+        clock = "staggered" if self.staggered else "in step"
+        return f"{self.tokens}-token streams, {pace}, {clock}, {self.lanes} at once"
 
 
 MEASURED: Final = (
     Workload(PLAIN, lanes=32, tokens=32, stream=False, requests=10_000),
     Workload(SATURATED, lanes=32, tokens=32, requests=2_500),
-    Workload(PACED_32, lanes=32, tokens=64, pace_ms=20, window_s=4),
-    Workload(PACED_256, lanes=256, tokens=64, pace_ms=20, window_s=4),
+    Workload(PACED_32, lanes=32, tokens=64, pace_ms=20, window_s=3),
+    Workload(PACED_256, lanes=256, tokens=64, pace_ms=20, window_s=3),
+    Workload(STAGGERED_32, lanes=32, tokens=64, pace_ms=20, staggered=True, window_s=3),
+    Workload(STAGGERED_256, lanes=256, tokens=64, pace_ms=20, staggered=True, window_s=3),
 )
-HELD_OPEN: Final = Workload(HELD, lanes=2_000, tokens=16, pace_ms=1_000, window_s=3, ramp_s=8)
+HELD_OPEN: Final = Workload(
+    HELD, lanes=2_000, tokens=16, pace_ms=1_000, staggered=True, window_s=3, ramp_s=8
+)
+NAMES: Final = (*(workload.name for workload in MEASURED), HELD)
+PROFILED: Final = frozenset({PLAIN, SATURATED, PACED_32, STAGGERED_32})
 
 
 def measured(*, quick: bool) -> tuple[Workload, ...]:
@@ -83,11 +95,12 @@ def held(*, quick: bool) -> Workload:
 def request_bytes(workload: Workload, *, port: int, prompt_bytes: int) -> bytes:
     """The request of a workload, head and body, as an OpenAI client sends it."""
     sentence = "The quick brown fox jumps over the lazy dog and comes back for more. "
+    pace = f"pace={workload.pace_ms}ms" + (" staggered" if workload.staggered else "")
     prompt = (sentence * (prompt_bytes // len(sentence) + 1))[:prompt_bytes]
     content: dict[str, object] = {
         "model": MODEL,
         "messages": [
-            {"role": "system", "content": f"You are a replica. pace={workload.pace_ms}ms"},
+            {"role": "system", "content": f"You are a replica. {pace}"},
             {"role": "user", "content": prompt},
         ],
         "max_tokens": workload.tokens,
