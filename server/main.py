@@ -265,6 +265,7 @@ _REFUSAL_CODES: Final = {
     408: "request_timeout",
     413: "request_too_large",
     431: "request_headers_too_large",
+    500: "internal_error",
     503: "overloaded",
 }
 

@@ -84,6 +84,7 @@ def _chunk_figure(key: str, streams: str) -> Figure:
 FIGURES: Final = (
     Figure("request", "CPU per request", "µs", ratio=1.5),
     Figure("chunk_saturated", "CPU per chunk, saturated", "µs", ratio=0.8),
+    Figure("stream_saturated", "CPU per whole 32-token stream, saturated", "µs"),
     _chunk_figure("chunk_paced_32", "in step, 32 streams"),
     _chunk_figure("chunk_paced_256", "in step, 256 streams"),
     _chunk_figure("chunk_staggered_32", "staggered, 32 streams"),
@@ -123,6 +124,7 @@ def _of_target(
     values: dict[str, list[float]] = {
         "request": [request_us(run) for (kind, _), run in own.items() if kind == PLAIN],
         "chunk_saturated": _chunks(own, SATURATED),
+        "stream_saturated": [request_us(run) for (kind, _), run in own.items() if kind == SATURATED],
         "chunk_paced_32": _chunks(own, PACED_32),
         "chunk_paced_256": _chunks(own, PACED_256),
         "chunk_staggered_32": _chunks(own, STAGGERED_32),

@@ -79,7 +79,19 @@ def _read_json(body: bytes) -> ModelCall:
         raise ApiError(
             400, f"the body is not valid JSON: {exc}", code="invalid_json", kind="bad_request"
         ) from None
+    except UnicodeDecodeError:
+        raise _not_utf8(body) from None
     return ModelCall(_checked_model(asked), body, bool(asked.stream))
+
+
+def _not_utf8(body: bytes) -> ApiError:
+    try:
+        body.decode()
+        place = "a string"
+    except UnicodeDecodeError as exc:
+        place = f"byte {exc.start}"
+    message = f"the body is not valid JSON: not UTF-8 at {place}"
+    return ApiError(400, message, code="invalid_json", kind="bad_request")
 
 
 def _checked_model(asked: Asked) -> str:

@@ -25,6 +25,24 @@ _BACKLOG: Final = 2048
 _ACCEPTS: Final = 64
 _TOLD_AT_ONCE: Final = 128
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+# accept(2) hands over what already went wrong with that one connection.
+_LOST_BEFORE_ACCEPT: Final = {
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED",
+        "ECONNRESET",
+        "EHOSTDOWN",
+        "EHOSTUNREACH",
+        "ENETDOWN",
+        "ENETUNREACH",
+        "ENONET",
+        "ENOPROTOOPT",
+        "EPERM",
+        "EPROTO",
+        "ETIMEDOUT",
+    )
+    if hasattr(errno, name)
+}
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -88,13 +106,15 @@ class Http1Server:
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Accept on `listeners`, which it owns, and serve every connection to its end."""
-        async with trio.open_nursery() as nursery:
-            with self._accepting:
-                async with trio.open_nursery() as acceptors:
-                    acceptors.start_soon(self._close_idle)
-                    for listener in listeners:
-                        acceptors.start_soon(self._accept, listener, nursery)
-                    task_status.started()
+        async with trio.open_nursery() as closing:
+            closing.start_soon(self._close_idle)
+            async with trio.open_nursery() as nursery:
+                with self._accepting:
+                    async with trio.open_nursery() as acceptors:
+                        for listener in listeners:
+                            acceptors.start_soon(self._accept, listener, nursery)
+                        task_status.started()
+            closing.cancel_scope.cancel("every connection is done")
 
     def stop_accepting(self) -> None:
         """Close the listeners, and connections as they become idle."""
@@ -124,9 +144,9 @@ class Http1Server:
                     self._accept_ready(listener, nursery)
                 except BlockingIOError:
                     continue
-                except ConnectionAbortedError:
-                    continue
                 except OSError as exc:
+                    if exc.errno in _LOST_BEFORE_ACCEPT:
+                        continue
                     if exc.errno not in _OUT_OF_RESOURCES:
                         raise
                     # The waiting clients stay in the backlog until something is closed.
@@ -140,11 +160,17 @@ class Http1Server:
             if len(self._connections) >= self._limits.connections:
                 self._turn_away(sock, nursery)
                 continue
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._accepted += 1
-            nursery.start_soon(self._serve_connection, sock, address)
+            try:
+                connection = self._admit(sock, address)
+            except OSError as exc:
+                log.warning("cannot serve a connection from %s: %s", address, exc)
+                sock.close()
+            else:
+                nursery.start_soon(self._serve_connection, connection)
 
-    async def _serve_connection(self, sock: socket.socket, address: Any) -> None:
+    def _admit(self, sock: socket.socket, address: Any) -> ClientConnection:
+        """Counted from here on: many may be accepted before the first of them is served."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = ClientConnection(
             Transport(sock, self._poller),
             self._app,
@@ -154,7 +180,11 @@ class Http1Server:
             server=_address(sock.getsockname()),
             state=self._state,
         )
+        self._accepted += 1
         self._connections.add(connection)
+        return connection
+
+    async def _serve_connection(self, connection: ClientConnection) -> None:
         try:
             if self._accepting.cancel_called:
                 connection.close_when_idle()

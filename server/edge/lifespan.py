@@ -27,9 +27,11 @@ class Lifespan:
     def __init__(self, app: ASGIApp) -> None:
         self.state: dict[str, Any] = {}
         self._app = app
-        self._to_app, self._inbox = trio.open_memory_channel[Message](1)
+        # Room for both messages: an app may answer without having read the first.
+        self._to_app, self._inbox = trio.open_memory_channel[Message](2)
         self._answer = trio.Event()
         self._answered: Message | None = None
+        self._spoke = False
         self._supported = True
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -63,7 +65,7 @@ class Lifespan:
         try:
             await self._app(scope, self._inbox.receive, self._send)
         except Exception as exc:
-            if self._answered is not None:
+            if self._spoke:
                 log.exception("the app's lifespan failed")
             else:
                 log.debug("the app does not support lifespan: %r", exc)
@@ -73,5 +75,6 @@ class Lifespan:
 
     async def _send(self, message: Message) -> None:
         self._answered = message
+        self._spoke = True
         self._answer.set()
         await trio.lowlevel.checkpoint()

@@ -24,7 +24,7 @@ from server.edge.exchange import ASGIApp, Message, Scope
 from server.edge.request import Refusal
 from server.edge.response import FramingError
 
-__all__ = ["Terms", "TlsExchange"]
+__all__ = ["Terms", "TlsExchange", "date_header"]
 
 log = logging.getLogger("triolet.edge")
 
@@ -51,6 +51,11 @@ class Terms:
     def draining(self) -> bool:
         """Whether no further request is to be taken."""
         return self.context.terminated.is_set()
+
+
+def date_header() -> tuple[bytes, bytes]:
+    """Every response has one; Hypercorn would add its own beside the app's."""
+    return (b"date", formatdate(usegmt=True).encode())
 
 
 class TlsExchange:
@@ -197,7 +202,7 @@ class TlsExchange:
         names = {name for name, _ in headers}
         headers = [header for header in headers if header[0] not in _NOT_OURS]
         if b"date" not in names:
-            headers.append((b"date", formatdate(usegmt=True).encode()))
+            headers.append(date_header())
         if not more and b"content-length" not in names and status not in (204, 304):
             headers.append((b"content-length", b"%d" % length))
         if self._terms.draining and b"connection" not in names:
@@ -205,6 +210,8 @@ class TlsExchange:
         return {"type": "http.response.start", "status": status, "headers": headers}
 
     async def _pass_on(self, message: Message | None) -> None:
+        # What follows may not once wait where it can be cancelled.
+        await trio.lowlevel.checkpoint_if_cancelled()
         if not self._gone:
             with trio.move_on_after(self._terms.limits.write_s) as scope:
                 await self._hypercorn(message)

@@ -7,6 +7,7 @@ What is overridden here, and why:
 - HTTP/2 data for a stream that was answered already (KeyError in Hypercorn 0.18) is let go;
 - an HTTP/2 stream that ends early, by the app's failure or the client's reset, is really ended:
   Hypercorn sends nothing, leaves its buffer behind and the app waiting on it;
+- an HTTP/2 app waits while its client's window is shut: Hypercorn lets it fill the memory;
 - HTTP/2 priorities are ignored, as RFC 9113 (5.3.2) allows: a client could fill the tree with them.
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Final, cast
+from typing import Final, cast
 
 import h2.config
 import h2.connection
@@ -27,14 +28,14 @@ import trio
 from hypercorn.events import Closed, Event, Updated
 from hypercorn.protocol.events import Event as StreamEvent
 from hypercorn.protocol.events import StreamClosed
-from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h2 import BUFFER_HIGH_WATER, BufferCompleteError, H2Protocol, StreamBuffer
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import AppWrapper, ConnectionState, TaskGroup
 from priority.priority import MissingStreamError
 
 from server.edge.connection import Address
 from server.edge.request import Refusal
-from server.edge.tls_exchange import Terms
+from server.edge.tls_exchange import Terms, date_header
 
 __all__ = ["Http1", "Http2"]
 
@@ -44,6 +45,8 @@ _H1_REFUSALS: Final = {
     400: "malformed HTTP/1.1 request",
     431: "request headers over the limit (limits.header_bytes)",
 }
+
+_LATE_BYTES: Final = 1_048_576
 
 
 class Http1(H11Protocol):
@@ -80,7 +83,12 @@ class Http1(H11Protocol):
     async def refuse(self, refusal: Refusal, *, bodiless: bool = False) -> None:
         """Answer in the app's place and have the connection closed."""
         headers, body = self._terms.render(refusal)
-        headers = [*headers, (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        headers = [
+            *headers,
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+            date_header(),
+        ]
         await self._send_h11_event(h11.Response(status_code=refusal.status, headers=headers))
         if not bodiless:
             await self._send_h11_event(h11.Data(data=body))
@@ -127,6 +135,31 @@ class Http1(H11Protocol):
         return None
 
 
+class _Buffer(StreamBuffer):
+    """What an app sent on one stream and the client has not opened its window for.
+
+    Hypercorn's own lets the app go on each time that little is taken, even if it is nothing.
+    """
+
+    async def push(self, data: bytes) -> None:
+        if self._complete:
+            raise BufferCompleteError
+        self.buffer.extend(data)
+        await self._is_empty.clear()
+        if len(self.buffer) >= BUFFER_HIGH_WATER:
+            await self._paused.clear()
+            await self._paused.wait()
+
+    async def pop(self, max_length: int) -> bytes:
+        data = bytes(self.buffer[:max_length])
+        del self.buffer[:max_length]
+        if len(self.buffer) < BUFFER_HIGH_WATER:
+            await self._paused.set()
+        if not self.buffer:
+            await self._is_empty.set()
+        return data
+
+
 class Http2(H2Protocol):
     """HTTP/2 on one connection."""
 
@@ -138,6 +171,7 @@ class Http2(H2Protocol):
         super().__init__(app, terms.config, terms.context, tasks, state, True, client, server, send)
         self._terms = terms
         self._progress = trio.Event()
+        self._late: dict[int, int] = {}
         self._limit_heads()
 
     def _limit_heads(self) -> None:
@@ -224,31 +258,46 @@ class Http2(H2Protocol):
                 await super()._handle_events([event])
             if isinstance(event, h2.events.StreamReset):
                 await self._drop(event.stream_id)
+            if isinstance(event, h2.events.StreamReset | h2.events.StreamEnded):
+                self._late.pop(event.stream_id, None)
             if isinstance(event, h2.events.StreamReset | h2.events.RequestReceived):
                 await self.send(Updated(idle=self.idle))
         await self._flush()
 
     def _let_go(self, event: h2.events.DataReceived) -> None:
-        """Data came for a request that has its answer: tell the client to stop, if it may."""
-        stream_id = event.stream_id
-        self.connection.acknowledge_received_data(event.flow_controlled_length, stream_id)
-        if stream_id not in self.stream_buffers:
+        """Data came for a request that has its answer: drop it, and in the end stop the client.
+
+        Not at once: some clients take a reset, even one without error, for the loss of the answer.
+        """
+        stream_id, length = event.stream_id, event.flow_controlled_length
+        self.connection.acknowledge_received_data(length, stream_id)
+        self._late[stream_id] = self._late.get(stream_id, 0) + length
+        if self._late[stream_id] > _LATE_BYTES and stream_id not in self.stream_buffers:
             self._reset(stream_id, h2.errors.ErrorCodes.NO_ERROR)
+            del self._late[stream_id]
 
     async def _priority_updated(self, event: h2.events.PriorityUpdated) -> None:
         """Ignored."""
 
     async def _create_stream(self, request: h2.events.RequestReceived) -> None:
         fields = dict(request.headers)
+        limits = self._terms.limits.head
         if fields[b":method"].upper() == b"CONNECT":
-            self._answer(request, 405)
+            self._answer(request, Refusal(405, "CONNECT is not served here"))
         elif not fields[b":path"].isascii():
-            self._answer(request, 400)
-        elif len(fields) > self._terms.limits.head.header_count:
-            self._answer(request, 431)
+            self._answer(request, Refusal(400, "the path is not ASCII"))
+        elif len(request.headers) > limits.header_count:
+            limit = f"the limit of {limits.header_count} (limits.header_count)"
+            self._answer(request, Refusal(431, f"more request headers than {limit}"))
         else:
             await super()._create_stream(request)
+            self.stream_buffers[request.stream_id] = _Buffer(self.context.event_class)
 
-    def _answer(self, request: h2.events.RequestReceived, status: int) -> None:
-        headers: list[tuple[Any, Any]] = [(b":status", b"%d" % status)]
-        self.connection.send_headers(request.stream_id, headers, end_stream=True)
+    def _answer(self, request: h2.events.RequestReceived, refusal: Refusal) -> None:
+        """Answer in the app's place; a client with a shut window gets the status alone."""
+        stream_id, connection = request.stream_id, self.connection
+        headers, body = self._terms.render(refusal)
+        whole = [(b":status", b"%d" % refusal.status), *headers, date_header()]
+        connection.send_headers(stream_id, whole)
+        fits = len(body) <= connection.local_flow_control_window(stream_id)
+        connection.send_data(stream_id, body if fits else b"", end_stream=True)
