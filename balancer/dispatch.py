@@ -29,7 +29,7 @@ from balancer.wire.http1 import Connection, ConnectionPool, Head, request_head
 from balancer.wire.openai import (
     Usage,
     answer_error,
-    read_usage,
+    answer_usage,
     stream_done,
     stream_error,
     stream_usage,
@@ -44,7 +44,7 @@ _SAME_TIME_S: Final = 0.005
 CancelReason = Literal["client_gone", "shutdown"]
 
 HELD_BYTES: Final = 1_048_576
-"""An answer up to this size that is no stream is taken whole before the client sees its head."""
+"""A JSON answer up to this size is taken whole before the client sees its head."""
 
 
 class Request:
@@ -201,6 +201,7 @@ class Dispatch:
                         await self._relay(replica, answer)
                     return
             tried.append(replica)
+            self._scope.deadline = self._total_deadline
             again = len(tried) >= len(self._pool.replicas)
             await trio.sleep(backoff_s(trace.attempts, same_replica=again))
 
@@ -209,8 +210,10 @@ class Dispatch:
         if lease is None:
             asked_at = trio.current_time()
             self._scope.deadline = self._total_deadline
-            lease = await self._pool.lease(tried)
-            self.trace.queued_s += trio.current_time() - asked_at
+            try:
+                lease = await self._pool.lease(tried)
+            finally:
+                self.trace.queued_s += trio.current_time() - asked_at
         return lease
 
     def _count(self, replica: Replica, failure: AttemptFailed) -> None:
@@ -236,6 +239,8 @@ class Dispatch:
                     replica.connections.give_back(connection)
 
     async def _connect(self, replica: Replica, *, fresh: bool) -> Connection:
+        if fresh or not replica.connections.idle:
+            self._scope.deadline = self._total_deadline  # connect_s bounds what comes now
         try:
             return await replica.connections.take(self._pool.timeouts.connect_s, fresh=fresh)
         except ConnectFailed:
@@ -247,7 +252,7 @@ class Dispatch:
         self._phase = "first_byte"
         self.trace.sent_at = now
         deadline = min(self._total_deadline, now + self._pool.timeouts.first_byte_s)
-        # For the first try at an idle pool it stands already, but for the microseconds until here.
+        # For a first try on a kept connection it stands already, but for the microseconds since.
         if not 0 <= deadline - self._scope.deadline < _SAME_TIME_S:
             self._scope.deadline = deadline
         await connection.send(self._request.head_for(replica), self._request.body)
@@ -278,9 +283,12 @@ class Dispatch:
     async def _whole_or_first(
         self, replica: Replica, connection: Connection, head: Head
     ) -> _Answer:
+        if not (head.get(b"content-type") or b"").startswith(b"application/json"):
+            # Audio, say, that is made while it is played: nothing to wait for.
+            first = await connection.read()
+            return _Answer(replica.connections, connection, head, ByteTap(), first)
         body = await _read_held(connection)
-        is_json = (head.get(b"content-type") or b"").startswith(b"application/json")
-        status = answer_error(body) if is_json else None
+        status = answer_error(body)
         if status is not None:
             raise ReplicaRefused(replica.name, status, head.headers, body)
         return _Answer(replica.connections, connection, head, ByteTap(), body)
@@ -302,7 +310,7 @@ class Dispatch:
             raise StreamCut(replica.name, getattr(exc, "why", str(exc))) from exc
         finally:
             trace.events = tap.events
-            trace.usage = stream_usage(tap.recent) if trace.stream else read_usage(answer.first)
+            trace.usage = stream_usage(tap.recent) if trace.stream else answer_usage(answer.first)
 
     async def _relay_rest(self, connection: Connection, tap: Tap) -> None:
         client = self._client

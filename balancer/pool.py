@@ -159,12 +159,12 @@ class Pool:
         return self.policy.pick(candidates).lease() if candidates else None
 
     def _eligible(self, tried: Collection[Replica]) -> Sequence[Replica]:
-        """Those up and not tried; if none, those up; if none, all: trying beats refusing."""
+        """Those up (all if none is: trying beats refusing) and not tried (or tried if none is)."""
         now = trio.current_time()
-        up = [replica for replica in self.replicas if replica.up(now)]
+        up = [replica for replica in self.replicas if replica.up(now)] or self.replicas
         if tried:
-            return [replica for replica in up if replica not in tried] or up or self.replicas
-        return up or self.replicas
+            return [replica for replica in up if replica not in tried] or up
+        return up
 
     def _retry_after_s(self) -> int:
         return max(1, math.ceil(min(self._queue_s, 5.0)))

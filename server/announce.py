@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shlex
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 from balancer.catalog import Catalog
 from server import __version__
 
-__all__ = ["Source", "announcement"]
+__all__ = ["Source", "announce", "announcement"]
+
+log = logging.getLogger("triolet")
 
 Source = Literal["configuration", "discovery", "demo"]
 
@@ -18,6 +22,16 @@ _WHENCE: Final[dict[Source, str]] = {
     "discovery": "found on this machine",
     "demo": "embedded demo: a simulation, not a model (no engine found, no [[pool]] configured)",
 }
+
+
+def announce(text: str, out: TextIO) -> None:
+    """Print it. That nobody reads our output is no reason not to serve."""
+    try:
+        print(text, file=out, flush=True)
+    except OSError as exc:
+        log.warning("nobody reads the announcement (%s):\n%s", exc, text)
+        # What is still buffered would be tried again at exit, and change the exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def announcement(urls: list[str], catalog: Catalog, source: Source) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -25,7 +26,7 @@ from balancer.probes.discovery import discover
 from balancer.probes.health import HealthProbes
 from balancer.wire.connect import TcpDialer
 from balancer.wire.poller import Poller, open_poller
-from server.announce import Source, announcement
+from server.announce import Source, announce, announcement
 from server.api.call import ENDPOINTS
 from server.api.health import HealthApi
 from server.api.openai import RelayApi
@@ -81,7 +82,7 @@ class Triolet:
         self._poller: Poller = open_poller()
         self._dialer = TcpDialer(self._poller)
         self._builder = PoolBuilder(self._dialer)
-        self._writer = LineWriter(log_stream or sys.stderr.buffer)
+        self._writer = LineWriter(log_stream or _stderr())
         self._lag = LoopLag()
         self._draining = False
         self.catalog = Catalog()
@@ -122,14 +123,19 @@ class Triolet:
         listening = self._listen()
         servers = self._make_servers(listening)
         urls = [address.url for address, _ in listening]
+        source: Source = "configuration"
+
+        def ready() -> None:
+            announce(announcement(urls, self.catalog, source), out or sys.stdout)
+            task_status.started(urls)
+
         with logging_to(self._writer, self._config.log_format):
             async with trio.open_nursery() as top:
                 await top.start(self._writer.run)
                 await top.start(self._poller.run)
                 source = await self._fill_catalog(top)
                 await top.start(self._probes.run, self.catalog.replicas)
-                print(announcement(urls, self.catalog, source), file=out or sys.stdout, flush=True)
-                await self._serve(servers, urls, task_status)
+                await self._serve(servers, ready)
                 top.cancel_scope.cancel("every server is done")
 
     def _listen(self) -> list[tuple[Address, socket.socket]]:
@@ -164,9 +170,9 @@ class Triolet:
     async def _serve(
         self,
         servers: list[tuple[EdgeServer, list[socket.socket]]],
-        urls: list[str],
-        task_status: trio.TaskStatus[list[str]],
+        ready: Callable[[], None],
     ) -> None:
+        """Serve to the end. `ready` is called once signals are obeyed and clients accepted."""
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as control:
                 control.start_soon(self._obey, signals, control)
@@ -176,7 +182,7 @@ class Triolet:
                         self.metrics.edges.append(server.counts)
                         await serving.start(server.serve, sockets)
                     _settle_garbage()
-                    task_status.started(urls)
+                    ready()
                 control.cancel_scope.cancel("every server is done")
 
     def _make_servers(
@@ -247,6 +253,12 @@ class Triolet:
         self.catalog.replace(self._builder.configured(config.pool))
         self._probes.watch(self.catalog.replicas)
         log.info("SIGHUP: %d pools from the configuration", len(self.catalog.pools))
+
+
+def _stderr() -> BinaryIO:
+    """Where the log goes. A process may have been started with stderr closed."""
+    stream = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 - for the life of the process
+    return stream.buffer
 
 
 def _edge_limits(config: Config) -> EdgeLimits:

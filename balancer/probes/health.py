@@ -57,18 +57,20 @@ class HealthProbes:
                 self._nursery.start_soon(self._keep_probing, replica, scope)
 
     async def _keep_probing(self, replica: Replica, scope: trio.CancelScope) -> None:
-        pause_s = self._interval_s
+        retry_s = _RETRY_S
         with scope:
-            if replica.probed_up is None:
-                await self._probe(replica)
+            up = replica.probed_up
             while True:
+                if up is None:
+                    pause_s = 0.0
+                elif up:
+                    pause_s, retry_s = self._interval_s, _RETRY_S
+                else:
+                    pause_s = min(retry_s, self._interval_s)
+                    retry_s = 2 * pause_s
                 # Jitter: many replicas and many processes must not ask in step.
                 await trio.sleep(pause_s * random.uniform(0.8, 1.2))
                 up = await self._probe(replica)
-                pause_s = self._interval_s if up else min(self._interval_s, self._next(pause_s))
-
-    def _next(self, pause_s: float) -> float:
-        return _RETRY_S if pause_s >= self._interval_s else pause_s * 2
 
     async def _probe(self, replica: Replica) -> bool:
         was_up = replica.probed_up
@@ -82,7 +84,7 @@ class HealthProbes:
             )
             up, why = status < 500, f"answered {status}"
         except FetchFailed as exc:
-            up, why = False, str(exc)
+            up, why = False, getattr(exc, "why", str(exc))
         replica.probed(up)
         if up != was_up and not (up and was_up is None):
             log.log(logging.INFO if up else logging.WARNING, "%s", _change(replica, up, why))

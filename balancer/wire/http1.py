@@ -198,7 +198,8 @@ class _Callbacks:
 
     def on_message_begin(self) -> None:
         if self._connection.complete:
-            self._connection._stray = True
+            # Stops the parser: nothing of a second answer may get into this one.
+            raise AnswerInvalid(self._connection.name, "sent an answer that nobody asked for")
 
     def on_header(self, name: bytes, value: bytes) -> None:
         connection = self._connection

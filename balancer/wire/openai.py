@@ -17,6 +17,7 @@ __all__ = [
     "Asked",
     "Usage",
     "answer_error",
+    "answer_usage",
     "read_asked",
     "read_usage",
     "stream_done",
@@ -82,7 +83,7 @@ def read_asked(body: bytes) -> Asked:
     """The routing fields of a JSON body.
 
     Raises `msgspec.DecodeError` (not JSON) or `msgspec.ValidationError` (a wrong type), whose text
-    names the place.
+    names the place, or `UnicodeDecodeError` (a routing field that is not UTF-8).
     """
     return _asked.decode(body)
 
@@ -115,17 +116,36 @@ def with_model(body: bytes, model: str) -> bytes:
 
 
 def _is_model_key(token: bytes) -> bool:
-    return token == b'"model"' or (b"\\" in token and msgspec.json.decode(token) == "model")
+    if b"\\" not in token:
+        return token == b'"model"'
+    try:
+        return bool(msgspec.json.decode(token) == "model")
+    except UnicodeDecodeError:
+        return False  # in a field nobody here reads
 
 
 def read_usage(answer: bytes) -> Usage:
     """The usage of a JSON answer or of one event's data; empty if it has none or is not JSON."""
     try:
         fields = _answer.decode(answer)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return Usage()
     usage = fields.usage or (fields.response and fields.response.usage)
     return _normalised(usage) if usage else Usage()
+
+
+def answer_usage(body: bytes) -> Usage:
+    """The same for a whole answer. Of a large one (embeddings) only the end is read: it is there
+    that engines put their usage, and going through megabytes would hold the loop.
+    """
+    if len(body) <= _READ_WHOLE_BYTES:
+        return read_usage(body)
+    at = body.rfind(b'"usage"', len(body) - _USAGE_TAIL_BYTES)
+    return read_usage(b"{" + body[at:]) if at >= 0 else Usage()
+
+
+_READ_WHOLE_BYTES: Final = 262_144
+_USAGE_TAIL_BYTES: Final = 2_048
 
 
 def _normalised(usage: _UsageFields) -> Usage:
@@ -157,15 +177,22 @@ _USAGE_EVENTS: Final = 3
 _NO_USAGE: Final = Usage()
 
 
+_LAST_EVENTS: Final = (
+    b"message_stop",
+    b"response.completed",
+    b"response.incomplete",
+    b"response.failed",
+    b"event: error",
+)
+
+
 def stream_done(recent: bytes) -> bool:
     """Whether a stream's last event is the one that ends it, in any of the APIs relayed."""
     last = b""
     for event in events_of(recent):
         if data_of(event):
             last = event
-    return data_of(last).strip() == b"[DONE]" or any(
-        mark in last for mark in (b"message_stop", b"response.completed", b"response.incomplete")
-    )
+    return data_of(last).strip() == b"[DONE]" or any(mark in last for mark in _LAST_EVENTS)
 
 
 def stream_error(events: bytes) -> int | None:
@@ -192,7 +219,7 @@ def answer_error(answer: bytes) -> int | None:
         return None
     try:
         fields = _error.decode(answer)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return None
     if not fields.error and fields.object != "error":
         return None

@@ -81,6 +81,8 @@ def _read_json(body: bytes) -> ModelCall:
         ) from None
     except UnicodeDecodeError:
         raise _not_utf8(body) from None
+    except RecursionError:
+        raise _invalid("the JSON is nested too deeply", None) from None
     return ModelCall(_checked_model(asked), body, bool(asked.stream))
 
 
@@ -125,7 +127,13 @@ def _header(headers: Headers, wanted: bytes) -> bytes:
 
 
 _BOUNDARY: Final = re.compile(rb'boundary=(?:"([^"]{1,70})"|([^;\s"]{1,70}))', re.IGNORECASE)
-_PART_NAME: Final = re.compile(rb'[;\s]name=(?:"([^"]*)"|([^;\s"]+))', re.IGNORECASE)
+# The parameters before `name` are stepped over one by one: a file may be called `x; name=model`.
+_PART_NAME: Final = re.compile(
+    rb"\r\ncontent-disposition:[ \t]*+form-data"
+    rb'(?:[ \t]*+;[ \t]*+(?!name=)[^=;"\r\n]++=(?:"(?:[^"\\\r\n]|\\.)*+"|[^;"\r\n]*+))*+'
+    rb'[ \t]*+;[ \t]*+name=(?:"([^"\r\n]*)"|([^;\s"]+))',
+    re.IGNORECASE,
+)
 
 
 def _read_form(headers: Headers, media_type: bytes, body: bytes) -> ModelCall:
@@ -150,12 +158,13 @@ def _small_fields(body: bytes, boundary: bytes) -> dict[bytes, tuple[int, int]]:
     mark = b"--" + boundary
     at = body.find(mark)
     while at >= 0:
-        head_end = body.find(b"\r\n\r\n", at)
         following = body.find(b"\r\n" + mark, at + len(mark))
-        if head_end < 0 or following < 0:
+        if following < 0:
             break
-        name = _PART_NAME.search(body, at, head_end)
-        if name is not None and head_end + 4 <= following:
+        # Within the part alone: many parts without a blank line must not each search to the end.
+        head_end = body.find(b"\r\n\r\n", at, following)
+        name = _PART_NAME.search(body, at, head_end) if head_end >= 0 else None
+        if name is not None:
             fields.setdefault(name.group(1) or name.group(2) or b"", (head_end + 4, following))
         at = following + 2
     return fields
@@ -188,7 +197,7 @@ _NOT_PASSED: Final = frozenset(
 def passed_headers(headers: Headers, request_id: str) -> Headers:
     """The client's headers that go on to a replica, and the request's id."""
     dropped = _NOT_PASSED
-    connection = _header(headers, b"connection")
+    connection = b",".join([value for name, value in headers if name == b"connection"])
     if connection and connection.lower() not in (b"keep-alive", b"close"):
         # What Connection names is for this hop too.
         dropped |= {name.strip() for name in connection.lower().split(b",")}

@@ -71,7 +71,7 @@ class RelayApi:
         except (ClientLeft, ConnectionLost):
             record.outcome = "client_gone"
         except trio.Cancelled:
-            record.outcome = "aborted"
+            record.outcome = answering.fate()
             raise
         finally:
             record.duration_s = trio.current_time() - record.started
@@ -246,6 +246,10 @@ class _Answering:
             await respond_error(self._send, self._record, error, self._endpoint.dialect, own)
         elif self._stream and not self.ended:
             await self.finish(error_event(error, self._endpoint.dialect))
+
+    def fate(self) -> str:
+        """The outcome of a call whose exchange is being cancelled by its server."""
+        return self.sink.fate()[1] if isinstance(self.sink, Exchange) else "aborted"
 
     def _own_headers(self, trace: Trace) -> Headers:
         headers = [

@@ -87,7 +87,7 @@ class App:
             raise
         except Exception:
             record.outcome = "internal_error"
-            log.exception("%s %s failed (%s)", record.method, record.path, record.request_id)
+            log.exception("%s %r failed (%s)", record.method, record.path, record.request_id)
             if record.status == 0:
                 await self._respond_error(send, record, _internal_error())
         finally:

@@ -173,6 +173,11 @@ class ClientConnection:
         if not exchange.ended or not exchange.keep_alive or self._unread:
             self._last = True
 
+    @property
+    def last(self) -> bool:
+        """Whether the connection ends with the exchange that is going on."""
+        return self._last
+
     def fate(self) -> tuple[int, str]:
         """Why the app was cancelled: the status the client is told (0: none) and an outcome."""
         refusal = self._refusal or self._too_slow()
@@ -190,15 +195,15 @@ class ClientConnection:
             if incoming.expects_continue and not incoming.body_bytes:
                 await self.write(_CONTINUE)
         while not incoming.pieces and not incoming.complete:
+            if self._parser.refusal is not None:
+                self._refusal = self._parser.refusal
+                self._scope.cancel("the request was refused")
+                await trio.lowlevel.checkpoint()
             data = await self.transport.receive()
             if not data:
                 self._hung_up()
                 break
             self._parser.feed(data)
-            if self._parser.refusal is not None and not incoming.complete:
-                self._refusal = self._parser.refusal
-                self._scope.cancel("the request was refused")
-                await trio.lowlevel.checkpoint()
         if incoming.complete or self.gone:
             self._phase = "app"
             self._read_by(math.inf)

@@ -157,6 +157,8 @@ class Exchange:
         if self.started:
             wire = self._framer.body(data, more=more)
         elif self._head is not None:
+            if self._connection.last:
+                self._framer.keep_alive = False
             wire = self._framer.start(*self._head, data, more=more)
             self.started = True
         else:

@@ -123,6 +123,9 @@ class RequestParser:
 
     def on_url(self, url: bytes) -> None:
         self._target += url
+        self._header_bytes += len(url)
+        if self._header_bytes > self._limits.header_bytes:
+            self._refuse_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._current is not None:

@@ -84,17 +84,14 @@ class ResponseFramer:
         """The next bytes of the body as they go on the wire; `more` false ends the response."""
         if self.ended:
             raise FramingError("the app sent a body after the end of its response")
-        if not more:
-            self.ended = True
-        if self._bodiless:
-            return b""
-        if self._chunked:
-            return self.chunk(data, more=more)
-        if self._left is not None:
+        if self._left is not None and not self._bodiless:
             self._left -= len(data)
             if self._left < 0 or (self._left and not more):
                 raise FramingError("the app's body is not as long as its content-length says")
-        return data
+        self.ended = not more
+        if self._bodiless:
+            return b""
+        return self.chunk(data, more=more) if self._chunked else data
 
     def chunk(self, data: bytes, *, more: bool) -> bytes:
         if more:

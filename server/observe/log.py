@@ -28,7 +28,7 @@ _PAUSE_S: Final = 0.05
 
 
 class LineWriter:
-    """Collects lines and writes them from a thread, at most every 50 ms.
+    """Collects lines, from any thread, and writes them from one, at most every 50 ms.
 
     `dropped` counts the lines lost over 20,000 unwritten ones.
     """
@@ -38,6 +38,8 @@ class LineWriter:
         self._stream = stream
         self._lines: deque[bytes] = deque()
         self._some = trio.Event()
+        self._woken = False
+        self._token: trio.lowlevel.TrioToken | None = None
         self._thread = trio.CapacityLimiter(1)
 
     def write(self, line: bytes) -> None:
@@ -46,15 +48,25 @@ class LineWriter:
             self.dropped += 1
             return
         self._lines.append(line)
-        if not self._some.is_set():
-            self._some.set()
+        if not self._woken and self._token is not None:
+            self._woken = True
+            try:
+                self._token.run_sync_soon(self._wake)
+            except trio.RunFinishedError:
+                self._token = None  # the loop is gone, and with it whoever would write
+
+    def _wake(self) -> None:
+        self._some.set()
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Write until cancelled; then write what is left, for at most a second."""
+        self._token = trio.lowlevel.current_trio_token()
         task_status.started()
         try:
             while True:
-                await self._some.wait()
+                if not self._lines:
+                    await self._some.wait()
+                self._some, self._woken = trio.Event(), False
                 await self._write_all()
                 await trio.sleep(_PAUSE_S)
         finally:
@@ -62,23 +74,23 @@ class LineWriter:
                 await self._write_all()
 
     async def _write_all(self) -> None:
-        self._some = trio.Event()
-        if not self._lines:
-            return
-        data = b"\n".join((*self._lines, b""))
-        self._lines.clear()
-        # A write to a full pipe cannot be interrupted: the thread is left behind at the end.
-        await trio.to_thread.run_sync(
-            self._write_now, data, limiter=self._thread, abandon_on_cancel=True
-        )
+        if self._lines or self._thread.borrowed_tokens:
+            # A write to a full pipe cannot be interrupted: at the end the thread is left behind.
+            await trio.to_thread.run_sync(
+                self._write_now, limiter=self._thread, abandon_on_cancel=True
+            )
 
-    def _write_now(self, data: bytes) -> None:
+    def _write_now(self) -> None:
+        """In the thread, which takes the lines itself: what it has not taken is not lost."""
+        lines = [self._lines.popleft() for _ in range(len(self._lines))]
+        if not lines:
+            return
         try:
-            self._stream.write(data)
+            self._stream.write(b"\n".join((*lines, b"")))
             self._stream.flush()
         except (OSError, ValueError):
             # The reader of our log is gone: there is nobody left to tell.
-            self.dropped += data.count(b"\n")
+            self.dropped += len(lines)
 
 
 class _Line(msgspec.Struct, omit_defaults=True, gc=False):
