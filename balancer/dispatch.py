@@ -41,6 +41,9 @@ __all__ = ["CancelReason", "Client", "Dispatch", "Request", "Trace"]
 
 _SAME_TIME_S: Final = 0.005
 
+_SURELY_TAKEN_BYTES: Final = 16_384
+"""So much fits into any socket's buffer: the client cannot be waited for."""
+
 CancelReason = Literal["client_gone", "shutdown"]
 
 HELD_BYTES: Final = 1_048_576
@@ -202,7 +205,8 @@ class Dispatch:
                     return
             tried.append(replica)
             self._scope.deadline = self._total_deadline
-            again = len(tried) >= len(self._pool.replicas)
+            now = trio.current_time()
+            again = all(other in tried or not other.up(now) for other in self._pool.replicas)
             await trio.sleep(backoff_s(trace.attempts, same_replica=again))
 
     async def _lease(self, tried: list[Replica]) -> Lease:
@@ -301,6 +305,8 @@ class Dispatch:
         self._phase = "idle"
         end = connection.complete and not tap.pending
         try:
+            if not end or len(answer.first) > _SURELY_TAKEN_BYTES:
+                self.blocked()
             await self._client.start(answer.head, trace, answer.first, end=end)
             if not end:
                 self.passed()
@@ -323,6 +329,7 @@ class Dispatch:
         if cut_off and not stream_done(tap.recent):
             raise AnswerLost(connection.name, "closed the connection in mid-stream")
         self.trace.last_at = trio.current_time()
+        self.blocked()
         await client.finish(last)
 
     async def _relay_slowly(self, connection: Connection, tap: Tap) -> bytes:
@@ -345,7 +352,7 @@ class Dispatch:
         """Something reached the client."""
         now = self.trace.last_at = trio.current_time()
         idle_s = self._pool.timeouts.idle_s
-        if not now + idle_s <= self._scope.deadline <= now + 1.5 * idle_s:
+        if not now + idle_s <= self._scope.deadline <= now + 1.25 * idle_s:
             self._scope.deadline = min(self._total_deadline, now + 1.25 * idle_s)
 
     def blocked(self) -> None:

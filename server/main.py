@@ -40,6 +40,7 @@ from server.errors import ApiError, error_body
 from server.observe.log import AccessLog, LineWriter, logging_to
 from server.observe.looplag import LoopLag
 from server.observe.metrics import EdgeCounts, Metrics
+from server.observe.record import Record
 from server.pools import PoolBuilder
 
 __all__ = ["Triolet", "serve"]
@@ -89,7 +90,8 @@ class Triolet:
         self.metrics = Metrics(
             self.catalog, loop_busy=self._lag.busy, log_dropped=lambda: self._writer.dropped
         )
-        self.relay = RelayApi(self.catalog, self.metrics, body_bytes=config.limits.body_bytes)
+        self._access_log = AccessLog(self._writer, config.log_format, enabled=config.access_log)
+        self.relay = RelayApi(self.catalog, body_bytes=config.limits.body_bytes)
         self.app = self._make_app()
         self._probes = HealthProbes(
             self._dialer, interval_s=config.health.interval_s, timeout_s=config.health.timeout_s
@@ -106,8 +108,13 @@ class Triolet:
             "/readyz": Route(GET=health.readyz),
             "/metrics": Route(GET=health.metrics),
         }
-        access = AccessLog(self._writer, self._config.log_format, enabled=self._config.access_log)
-        return App(routes, access, respond_error)
+        return App(routes, respond_error, self._settle)
+
+    def _settle(self, record: Record) -> None:
+        """An exchange is over: log it, and count it if it was a model call."""
+        self._access_log.write(record)
+        if record.is_call:
+            self.metrics.settle(record)
 
     async def run(
         self,
@@ -123,18 +130,17 @@ class Triolet:
         listening = self._listen()
         servers = self._make_servers(listening)
         urls = [address.url for address, _ in listening]
-        source: Source = "configuration"
-
-        def ready() -> None:
-            announce(announcement(urls, self.catalog, source), out or sys.stdout)
-            task_status.started(urls)
-
         with logging_to(self._writer, self._config.log_format):
             async with trio.open_nursery() as top:
                 await top.start(self._writer.run)
                 await top.start(self._poller.run)
                 source = await self._fill_catalog(top)
                 await top.start(self._probes.run, self.catalog.replicas)
+
+                def ready() -> None:
+                    announce(announcement(urls, self.catalog, source), out or sys.stdout)
+                    task_status.started(urls)
+
                 await self._serve(servers, ready)
                 top.cancel_scope.cancel("every server is done")
 

@@ -59,6 +59,7 @@ class Connection:
     """
 
     __slots__ = (
+        "_broken",
         "_framed",
         "_head",
         "_head_bytes",
@@ -88,6 +89,7 @@ class Connection:
         self._framed = False
         self._keep = False
         self._stray = False
+        self._broken: AnswerInvalid | None = None
         self.complete = False
         self._pieces.clear()
 
@@ -124,6 +126,8 @@ class Connection:
         while not self._pieces:
             if self.complete:
                 return b""
+            if self._broken is not None:
+                raise self._broken
             try:
                 data = self.transport.receive_nowait()
             except ConnectionLost as exc:
@@ -159,7 +163,10 @@ class Connection:
                 # A whole answer, then nonsense: the answer counts, the connection does not.
                 self._stray = True
                 return
-            raise AnswerInvalid(self.name, f"not HTTP: {exc}") from exc
+            broken = AnswerInvalid(self.name, f"not HTTP: {exc}")
+            if not self._pieces:
+                raise broken from exc
+            self._broken = broken  # what came before it is handed out first
 
     def _end_of_stream(self) -> None:
         if self._head is None:

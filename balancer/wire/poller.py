@@ -18,12 +18,24 @@ from typing import Final, Protocol
 
 import trio
 
-__all__ = ["HUNG_UP", "READABLE", "WRITABLE", "EpollPoller", "Poller", "TaskPoller", "open_poller"]
+__all__ = [
+    "BROKEN",
+    "HUNG_UP",
+    "READABLE",
+    "WRITABLE",
+    "EpollPoller",
+    "Poller",
+    "TaskPoller",
+    "open_poller",
+]
 
 READABLE: Final = 1
 WRITABLE: Final = 2
 HUNG_UP: Final = 4
 """The peer closed its sending side, or the connection broke; unread bytes may still be there."""
+
+BROKEN: Final = 8
+"""With `HUNG_UP`: the connection was reset, and whoever noticed has used up the socket's error."""
 
 Callback = Callable[[int], None]
 
@@ -130,6 +142,7 @@ class TaskPoller:
     def __init__(self) -> None:
         self._callbacks: dict[socket.socket, Callback] = {}
         self._armed: dict[socket.socket, trio.Event] = {}
+        self._writing: set[socket.socket] = set()
         self._nursery: trio.Nursery | None = None
         self._early: list[socket.socket] = []
 
@@ -148,7 +161,9 @@ class TaskPoller:
 
     def want_write(self, sock: socket.socket) -> None:
         assert self._nursery is not None, "the poller does not run"
-        self._nursery.start_soon(self._watch_write, sock)
+        if sock not in self._writing:  # a waiter that was cancelled left its watcher behind
+            self._writing.add(sock)
+            self._nursery.start_soon(self._watch_write, sock)
 
     def forget(self, sock: socket.socket) -> None:
         if self._callbacks.pop(sock, None) is not None:
@@ -165,27 +180,35 @@ class TaskPoller:
     async def _watch(self, sock: socket.socket) -> None:
         while sock in self._callbacks:
             await self._armed[sock].wait()
+            if sock not in self._callbacks:  # forgotten, and by now closed
+                return
+            events = READABLE
             try:
                 await trio.lowlevel.wait_readable(sock)
-                hung_up = not sock.recv(1, socket.MSG_PEEK)
+                # Past a TLS layer, which knows no peeking.
+                if not socket.socket.recv(sock, 1, socket.MSG_PEEK):
+                    events |= WRITABLE | HUNG_UP
             except BlockingIOError:
                 continue
             except trio.ClosedResourceError:
                 return
             except OSError:
-                hung_up = True
+                events |= WRITABLE | HUNG_UP | BROKEN
             if sock not in self._callbacks:
                 return
             self._armed[sock] = trio.Event()
-            _tell(self._callbacks[sock], READABLE | (WRITABLE | HUNG_UP if hung_up else 0))
-            if hung_up:
+            _tell(self._callbacks[sock], events)
+            if events & HUNG_UP:
                 return
 
     async def _watch_write(self, sock: socket.socket) -> None:
         try:
-            await trio.lowlevel.wait_writable(sock)
+            if sock in self._callbacks:
+                await trio.lowlevel.wait_writable(sock)
         except trio.ClosedResourceError:
             return
+        finally:
+            self._writing.discard(sock)
         callback = self._callbacks.get(sock)
         if callback is not None:
             _tell(callback, WRITABLE)

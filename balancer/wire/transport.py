@@ -17,7 +17,7 @@ from typing import Final
 import trio
 
 from balancer.errors import ConnectionLost
-from balancer.wire.poller import HUNG_UP, READABLE, WRITABLE, Poller
+from balancer.wire.poller import BROKEN, HUNG_UP, READABLE, WRITABLE, Poller
 
 __all__ = ["Transport"]
 
@@ -33,6 +33,7 @@ class Transport:
     """
 
     __slots__ = (
+        "_broken",
         "_closed",
         "_poller",
         "_read_task",
@@ -54,6 +55,7 @@ class Transport:
         self._read_task: trio.lowlevel.Task | None = None
         self._write_task: trio.lowlevel.Task | None = None
         self._closed = False
+        self._broken = False
         self.hung_up = False
         self.on_readable: Callable[[], None] | None = None
         self.on_hang_up: Callable[[], None] | None = None
@@ -62,6 +64,7 @@ class Transport:
     def _ready(self, events: int) -> None:
         if events & HUNG_UP and not self.hung_up:
             self.hung_up = True
+            self._broken = bool(events & BROKEN)
             if self.on_hang_up is not None:
                 self.on_hang_up()
         if events & READABLE:
@@ -96,6 +99,8 @@ class Transport:
         except OSError as exc:
             self._check_open()
             raise ConnectionLost(str(exc)) from exc
+        if not data and self._broken:
+            raise ConnectionLost("connection reset")
         if len(data) < _RECEIVE_BYTES and self._short_read_is_empty and not self.hung_up:
             self._read_everything()
         return data
@@ -187,6 +192,7 @@ class Transport:
             self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
         self._sock.close()
         self.on_readable = self.on_hang_up = None
+        self._readable = True  # who waits to read tries again, and is told
         for task in (self._read_task, self._write_task):
             if task is not None:
                 trio.lowlevel.reschedule(task)

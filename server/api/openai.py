@@ -18,7 +18,6 @@ from server.api.call import ENDPOINTS, Endpoint, ModelCall, passed_headers, read
 from server.api.respond import ClientLeft, read_body, respond_error, respond_json
 from server.edge.exchange import EXTENSION, Exchange, Receive, Scope, Send
 from server.errors import ApiError, RelayedError, error_event, from_balancer
-from server.observe.metrics import Metrics
 from server.observe.record import Record
 
 __all__ = ["RelayApi"]
@@ -35,9 +34,8 @@ _OFF_LOOP_BYTES: Final = 1_048_576
 class RelayApi:
     """Every relayed path, and `/v1/models`."""
 
-    def __init__(self, catalog: Catalog, metrics: Metrics, *, body_bytes: int) -> None:
+    def __init__(self, catalog: Catalog, *, body_bytes: int) -> None:
         self._catalog = catalog
-        self._metrics = metrics
         self._body_bytes = body_bytes
         self._live: set[Dispatch] = set()
         self._readers = trio.CapacityLimiter(2)
@@ -54,9 +52,9 @@ class RelayApi:
 
     async def relay(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one model call."""
+        record.is_call = True
         endpoint = ENDPOINTS[scope["path"]]
         answering = _Answering(send, scope["extensions"].get(EXTENSION), record, endpoint)
-        failures: list[str] = []
         try:
             body = await read_body(receive, self._body_bytes)
             call = await self._off_loop(len(body), read_call, endpoint, scope["headers"], body)
@@ -64,18 +62,11 @@ class RelayApi:
             record.model = pool.model
             request = await self._off_loop(len(body), _request, scope, record, call, pool)
             dispatch = Dispatch(pool, request, answering, now=record.started)
-            failures = dispatch.trace.failures
             await self._run(dispatch, record, answering, receive)
         except ApiError as error:
             await self._fail(answering, error)
         except (ClientLeft, ConnectionLost):
             record.outcome = "client_gone"
-        except trio.Cancelled:
-            record.outcome = answering.fate()
-            raise
-        finally:
-            record.duration_s = trio.current_time() - record.started
-            self._metrics.settle(record, failures)
 
     async def _fail(self, answering: _Answering, error: ApiError) -> None:
         try:
@@ -157,6 +148,7 @@ def _request(scope: Scope, record: Record, call: ModelCall, pool: Pool) -> Reque
 def _note(record: Record, trace: Trace) -> None:
     record.replica = trace.replica
     record.attempts = trace.attempts
+    record.failures = trace.failures
     record.queued_s = trace.queued_s
     record.ttft_s = trace.ttft_s
     record.itl_s = trace.itl_s
@@ -246,10 +238,6 @@ class _Answering:
             await respond_error(self._send, self._record, error, self._endpoint.dialect, own)
         elif self._stream and not self.ended:
             await self.finish(error_event(error, self._endpoint.dialect))
-
-    def fate(self) -> str:
-        """The outcome of a call whose exchange is being cancelled by its server."""
-        return self.sink.fate()[1] if isinstance(self.sink, Exchange) else "aborted"
 
     def _own_headers(self, trace: Trace) -> Headers:
         headers = [

@@ -13,7 +13,6 @@ import trio
 from balancer.errors import ConnectionLost
 from server.edge.exchange import EXTENSION, Exchange, Receive, Scope, Send
 from server.errors import ApiError
-from server.observe.log import AccessLog
 from server.observe.record import Record
 
 __all__ = ["App", "ErrorResponder", "Handler", "Route"]
@@ -43,15 +42,19 @@ class Route:
 
 
 class App:
-    """Routes exchanges, gives each its id and its record, and writes the record to the log."""
+    """Routes exchanges, gives each its id and its record, and settles the record at the end."""
 
     def __init__(
-        self, routes: dict[str, Route], access_log: AccessLog, respond_error: ErrorResponder
+        self,
+        routes: dict[str, Route],
+        respond_error: ErrorResponder,
+        settle: Callable[[Record], None],
     ) -> None:
+        """`settle` is given each record, once, when its exchange is over."""
         self._exact = {path: route for path, route in routes.items() if not path.endswith("/")}
         self._prefixes = [(path, route) for path, route in routes.items() if path.endswith("/")]
-        self._access_log = access_log
         self._respond_error = respond_error
+        self._settle = settle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -93,7 +96,7 @@ class App:
         finally:
             if record.duration_s is None:
                 record.duration_s = trio.current_time() - started
-            self._access_log.write(record)
+            self._settle(record)
 
     def _find(self, scope: Scope) -> Handler:
         path, method = scope["path"], scope["method"]

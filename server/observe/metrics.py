@@ -64,11 +64,11 @@ class Metrics:
         self._process = ProcessCollector(registry=CollectorRegistry())
         self._renderers = trio.CapacityLimiter(1)
 
-    def settle(self, record: Record, failures: Iterable[str] = ()) -> None:
-        """Count one finished model call; `failures` are the kinds of its failed attempts."""
+    def settle(self, record: Record) -> None:
+        """Count one finished model call."""
         model, replica = record.model or "", record.replica or ""
         self._requests[model, record.outcome] += 1
-        for kind in failures:
+        for kind in record.failures:
             self._failed[model, kind] += 1
         key = (model, replica)
         if replica and record.duration_s is not None:

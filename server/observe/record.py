@@ -18,6 +18,8 @@ class Record:
         "client",
         "duration_s",
         "events",
+        "failures",
+        "is_call",
         "itl_s",
         "method",
         "model",
@@ -44,6 +46,10 @@ class Record:
         self.status = 0
         self.outcome = "ok"
         self.duration_s: float | None = None
+        self.is_call = False
+        """Whether it asked for a model: those are what the metrics count."""
+        self.failures: list[str] = []
+        """The kinds of the tries that failed."""
         self.model: str | None = None
         self.replica: str | None = None
         self.attempts = 0
