@@ -7,6 +7,7 @@ and a failure is raised for the caller to tell the client in-band.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -42,7 +43,9 @@ __all__ = ["CancelReason", "Client", "Dispatch", "Request", "Trace"]
 _SAME_TIME_S: Final = 0.005
 
 _SURELY_TAKEN_BYTES: Final = 16_384
-"""So much fits into any socket's buffer: the client cannot be waited for."""
+"""So much fits into a socket's buffer, unless earlier answers were not read: not worth a deadline
+moved for each. The limit that then ends a client's slowness is its server's, or what is left of
+`first_byte_s`."""
 
 CancelReason = Literal["client_gone", "shutdown"]
 
@@ -247,8 +250,10 @@ class Dispatch:
             self._scope.deadline = self._total_deadline  # connect_s bounds what comes now
         try:
             return await replica.connections.take(self._pool.timeouts.connect_s, fresh=fresh)
-        except ConnectFailed:
-            replica.unreachable(trio.current_time())
+        except ConnectFailed as exc:
+            cause = exc.__cause__
+            if not (isinstance(cause, OSError) and cause.errno in (errno.EMFILE, errno.ENFILE)):
+                replica.unreachable(trio.current_time())  # and not we, out of descriptors
             raise
 
     async def _ask(self, replica: Replica, connection: Connection) -> _Answer:
@@ -272,11 +277,16 @@ class Dispatch:
     async def _first_event(self, replica: Replica, connection: Connection, head: Head) -> _Answer:
         tap, first = EventTap(), b""
         try:
-            while not first or is_comment(first):
+            while not first:
                 data = await connection.read()
                 if not data:
                     raise AnswerInvalid(replica.name, "ended its stream without an event")
-                first += tap.feed(data)
+                passed = tap.feed(data)
+                if is_comment(passed):
+                    # Keep-alives of a wait that the client did not see; there may be many.
+                    await trio.lowlevel.checkpoint()
+                else:
+                    first = passed
         except TapOverflow as exc:
             raise AnswerInvalid(replica.name, str(exc)) from exc
         status = stream_error(first)
@@ -316,7 +326,11 @@ class Dispatch:
             raise StreamCut(replica.name, getattr(exc, "why", str(exc))) from exc
         finally:
             trace.events = tap.events
-            trace.usage = stream_usage(tap.recent) if trace.stream else answer_usage(answer.first)
+            trace.usage = (
+                stream_usage(tap.recent)
+                if trace.stream
+                else answer_usage(tap.recent or answer.first)
+            )
 
     async def _relay_rest(self, connection: Connection, tap: Tap) -> None:
         client = self._client

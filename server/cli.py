@@ -80,7 +80,7 @@ def serve(
         settings, listen=listen, drain_s=drain_s, log_format=log_format, access_log=access_log
     )
     config = _load_or_exit(path, flags)
-    _raise_file_limit()
+    _raise_file_limit(2 * config.limits.connections + 100)
 
     from server.main import serve as run
 
@@ -132,16 +132,22 @@ def bench(context: click.Context) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "bench", *context.args])
 
 
-def _raise_file_limit() -> None:
-    """A stream takes two descriptors: use what the system lets us have."""
+def _raise_file_limit(wanted: int = 0) -> None:
+    """A stream takes two descriptors: use what the system lets us have, and say if it is less."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        except (ValueError, OSError) as exc:
-            click.echo(f"triolet: the limit of {soft} open files stays: {exc}", err=True)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    except (ValueError, OSError) as exc:
+        click.echo(f"triolet: the limit of {soft} open files stays: {exc}", err=True)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        click.echo(
+            f"triolet: limits.connections needs up to {wanted} open files, the system allows "
+            f"{soft} (raise `ulimit -n`, or lower limits.connections)",
+            err=True,
+        )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from balancer.policies import POLICIES
 from balancer.pool import Pool, Timeouts
 from balancer.probes.discovery import Found
 from balancer.replica import Replica
-from balancer.wire.connect import Dialer
+from balancer.wire.connect import Dialer, tls_context
 from server.config import PoolConfig, ReplicaConfig
 
 __all__ = ["DEMO_MODEL", "PoolBuilder"]
@@ -81,7 +81,12 @@ class PoolBuilder:
         return taken
 
     def _known(self, url: str) -> Replica:
-        return self._replicas.get(url) or Replica(url, self._dialer)
+        known = self._replicas.get(url)
+        if known is not None:
+            return known
+        if url.startswith("https:"):
+            tls_context()  # read the authorities now, not while streams wait
+        return Replica(url, self._dialer)
 
 
 def _smaller(config: ReplicaConfig, taken: Replica | None) -> int | None:

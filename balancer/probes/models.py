@@ -22,5 +22,5 @@ def read_models(body: bytes) -> tuple[ListedModel, ...] | None:
     """The models in the answer; None if it is no model list."""
     try:
         return tuple(msgspec.json.decode(body, type=_List).data)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None

@@ -16,7 +16,7 @@ from balancer.errors import ConnectFailed
 from balancer.wire.poller import Poller
 from balancer.wire.transport import Transport
 
-__all__ = ["Dialer", "Origin", "TcpDialer"]
+__all__ = ["Dialer", "Origin", "TcpDialer", "tls_context"]
 
 
 class Origin(NamedTuple):
@@ -69,22 +69,25 @@ class TcpDialer(Dialer):
     async def dial(self, origin: Origin) -> Transport:
         try:
             sock = await _connect(origin)
-        except OSError as exc:
-            raise ConnectFailed(str(origin), _reason(exc)) from exc
-        if origin.scheme != "https":
+            if origin.scheme == "https":
+                return await self._secure(sock, origin)
             return Transport(sock, self._poller)
-        return await self._secure(sock, origin)
+        except OSError as exc:  # ssl.SSLError is one
+            raise ConnectFailed(str(origin), _reason(exc)) from exc
+        except UnicodeError as exc:
+            raise ConnectFailed(str(origin), f"not a host name: {exc}") from exc
 
     async def _secure(self, sock: socket.socket, origin: Origin) -> Transport:
-        secured = _tls_context().wrap_socket(
-            sock, server_hostname=origin.host, do_handshake_on_connect=False
-        )
+        try:
+            secured = tls_context().wrap_socket(
+                sock, server_hostname=origin.host, do_handshake_on_connect=False
+            )
+        except BaseException:
+            sock.close()
+            raise
         transport = Transport(secured, self._poller)
         try:
             await transport.handshake()
-        except OSError as exc:  # ssl.SSLError is one
-            transport.close()
-            raise ConnectFailed(str(origin), f"TLS: {_reason(exc)}") from exc
         except BaseException:
             transport.close()
             raise
@@ -92,7 +95,8 @@ class TcpDialer(Dialer):
 
 
 @cache
-def _tls_context() -> ssl.SSLContext:
+def tls_context() -> ssl.SSLContext:
+    """For https replicas: the system's authorities. The first call takes some 20 ms."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context
@@ -122,6 +126,7 @@ async def _connect_one(family: int, address: tuple[str, int]) -> socket.socket:
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        _watch_for_death(sock)
         status = sock.connect_ex(address)
         if status == errno.EINPROGRESS:
             await trio.lowlevel.wait_writable(sock)
@@ -132,6 +137,19 @@ async def _connect_one(family: int, address: tuple[str, int]) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def _watch_for_death(sock: socket.socket) -> None:
+    """Have the kernel ask, after 15 s of silence, whether the replica's host still lives.
+
+    A host that loses power, or a NAT that forgets the flow, sends nothing: a kept connection would
+    look fine until a request on it waits for `first_byte_s`.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3)):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _reason(exc: OSError) -> str:

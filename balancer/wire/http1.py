@@ -12,7 +12,13 @@ from typing import Final
 import httptools
 import trio
 
-from balancer.errors import AnswerInvalid, AnswerLost, ConnectFailed, ConnectionLost
+from balancer.errors import (
+    AnswerInvalid,
+    AnswerLost,
+    AttemptFailed,
+    ConnectFailed,
+    ConnectionLost,
+)
 from balancer.wire.connect import Dialer, Origin
 from balancer.wire.transport import Transport
 
@@ -105,7 +111,14 @@ class Connection:
                 await self.transport.send_all(request)
                 await self.transport.send_all(body)
         except ConnectionLost as exc:
-            raise self._lost(str(exc)) from exc
+            await self._find_early_answer(self._lost(str(exc)))
+
+    async def _find_early_answer(self, failure: AnswerLost) -> None:
+        """A replica may refuse a request (413, 401) and close before it has read all of it."""
+        try:
+            await self.head()
+        except AttemptFailed:
+            raise failure from None
 
     async def head(self) -> Head:
         """The answer's head. Raises `AnswerLost`, `AnswerInvalid`; set a deadline."""

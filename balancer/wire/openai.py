@@ -74,6 +74,9 @@ class _ErrorFields(msgspec.Struct, gc=False):
     status: Any = None
 
 
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for bytes that are no JSON, no UTF-8, or nested beyond reason."""
+
 _asked: Final = msgspec.json.Decoder(Asked)
 _answer: Final = msgspec.json.Decoder(_AnswerFields)
 _error: Final = msgspec.json.Decoder(_ErrorFields)
@@ -128,7 +131,7 @@ def read_usage(answer: bytes) -> Usage:
     """The usage of a JSON answer or of one event's data; empty if it has none or is not JSON."""
     try:
         fields = _answer.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return Usage()
     usage = fields.usage or (fields.response and fields.response.usage)
     return _normalised(usage) if usage else Usage()
@@ -219,13 +222,19 @@ def answer_error(answer: bytes) -> int | None:
         return None
     try:
         fields = _error.decode(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return None
     if not fields.error and fields.object != "error":
         return None
     inner = fields.error if isinstance(fields.error, dict) else {}
     for code in (inner.get("code"), inner.get("status"), fields.code, fields.status):
-        number = int(code) if isinstance(code, str) and code.isdecimal() else code
-        if isinstance(number, int) and 400 <= number <= 599:
+        number = _status_of(code)
+        if number is not None and 400 <= number <= 599:
             return number
     return 500
+
+
+def _status_of(code: object) -> int | None:
+    if isinstance(code, str) and len(code) == 3 and code.isdecimal():
+        return int(code)
+    return code if isinstance(code, int) else None

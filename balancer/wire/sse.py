@@ -42,10 +42,11 @@ class EventTap:
     with `usage` and `[DONE]`.
     """
 
-    __slots__ = ("_last", "_previous", "_tail", "events")
+    __slots__ = ("_last", "_previous", "_tail", "_tail_bytes", "events")
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._tail: list[bytes] = []
+        self._tail_bytes = 0
         self._last = b""
         self._previous = b""
         self.events = 0
@@ -53,17 +54,24 @@ class EventTap:
     def feed(self, data: bytes) -> bytes:
         """The bytes up to the end of the last whole event; may be empty."""
         if self._tail:
-            data = self._tail + data
+            if not self._ends_event(data):
+                return self._keep(data)
+            data = self._take_tail() + data
         if not data.endswith(b"\n\n"):
             data = self._cut(data)
             if not data:
                 return data
-        elif self._tail:
-            self._tail = b""
         self.events += data.count(b"\n\n") or len(_BOUNDARY.findall(data))
         self._previous = self._last
         self._last = data
         return data
+
+    def _ends_event(self, data: bytes) -> bool:
+        """Whether a boundary lies in `data`, or begins in the tail. Large events come in many
+        pieces: each byte of them is looked at once.
+        """
+        joint = (self._tail[-1][-3:] if len(self._tail[-1]) >= 3 else self.pending[-3:]) + data
+        return b"\n\n" in joint or b"\n\r\n" in joint
 
     def _cut(self, data: bytes) -> bytes:
         """Split off what follows the last boundary and keep it as the tail."""
@@ -72,15 +80,27 @@ class EventTap:
             found = data.rfind(newline)
             if found >= 0:
                 end = max(end, found + len(newline))
-        self._tail = data[end:]
-        if len(self._tail) > HELD_BYTES:
-            raise TapOverflow(f"an event of more than {HELD_BYTES} bytes")
+        self._keep(data[end:])
         return data[:end]
+
+    def _keep(self, data: bytes) -> bytes:
+        if data:
+            self._tail.append(data)
+            self._tail_bytes += len(data)
+            if self._tail_bytes > HELD_BYTES:
+                raise TapOverflow(f"an event of more than {HELD_BYTES} bytes")
+        return b""
+
+    def _take_tail(self) -> bytes:
+        tail = self.pending
+        self._tail.clear()
+        self._tail_bytes = 0
+        return tail
 
     @property
     def pending(self) -> bytes:
         """The beginning of an event whose end has not come."""
-        return self._tail
+        return b"".join(self._tail)
 
     @property
     def recent(self) -> bytes:
@@ -90,13 +110,17 @@ class EventTap:
 class ByteTap:
     """The same for bodies that are not events (JSON, audio): everything passes at once."""
 
-    __slots__ = ("events",)
+    __slots__ = ("_last", "_previous", "events")
 
     def __init__(self) -> None:
+        self._last = b""
+        self._previous = b""
         self.events = 0
 
     def feed(self, data: bytes) -> bytes:
         self.events += 1
+        self._previous = self._last
+        self._last = data
         return data
 
     @property
@@ -105,7 +129,7 @@ class ByteTap:
 
     @property
     def recent(self) -> bytes:
-        return b""
+        return self._previous + self._last
 
 
 Tap = EventTap | ByteTap

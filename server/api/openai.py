@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 import trio
 
@@ -23,12 +22,14 @@ from server.observe.record import Record
 __all__ = ["RelayApi"]
 
 Headers = list[tuple[bytes, bytes]]
-R = TypeVar("R")
 
 log = logging.getLogger("triolet.relay")
 
 _OFF_LOOP_BYTES: Final = 1_048_576
-"""Reading a body takes about a millisecond per megabyte: larger ones are read in a thread."""
+"""Above this the model's name is written into a body in a thread. Reading the body is not: the
+decoder keeps the interpreter's lock, so a thread would hold the loop all the same, for about 0.6
+(one long string) to 1.6 ms (numbers) per MiB.
+"""
 
 
 class RelayApi:
@@ -38,7 +39,7 @@ class RelayApi:
         self._catalog = catalog
         self._body_bytes = body_bytes
         self._live: set[Dispatch] = set()
-        self._readers = trio.CapacityLimiter(2)
+        self._writers = trio.CapacityLimiter(2)
 
     @property
     def in_flight(self) -> int:
@@ -57,10 +58,10 @@ class RelayApi:
         answering = _Answering(send, scope["extensions"].get(EXTENSION), record, endpoint)
         try:
             body = await read_body(receive, self._body_bytes)
-            call = await self._off_loop(len(body), read_call, endpoint, scope["headers"], body)
+            call = read_call(endpoint, scope["headers"], body)
             pool = self._find(call.model)
             record.model = pool.model
-            request = await self._off_loop(len(body), _request, scope, record, call, pool)
+            request = await self._make_request(scope, record, call, pool)
             dispatch = Dispatch(pool, request, answering, now=record.started)
             await self._run(dispatch, record, answering, receive)
         except ApiError as error:
@@ -74,11 +75,15 @@ class RelayApi:
         except ConnectionLost:
             log.debug("the client left before it could be told: %s", error)
 
-    async def _off_loop(self, size: int, work: Callable[..., R], *args: object) -> R:
-        """`work(*args)`, in a thread if it goes through a large body."""
-        if size <= _OFF_LOOP_BYTES:
-            return work(*args)
-        return await trio.to_thread.run_sync(work, *args, limiter=self._readers)
+    async def _make_request(
+        self, scope: Scope, record: Record, call: ModelCall, pool: Pool
+    ) -> Request:
+        """What goes to the replica; writing the name into a large body is done in a thread."""
+        if pool.served_model is None or len(call.body) <= _OFF_LOOP_BYTES:
+            return _request(scope, record, call, pool)
+        return await trio.to_thread.run_sync(
+            _request, scope, record, call, pool, limiter=self._writers
+        )
 
     def _find(self, model: str) -> Pool:
         pool = self._catalog.find(model)

@@ -80,7 +80,12 @@ class App:
             await self._respond_error(send, record, error)
         except ConnectionLost:
             record.outcome = "client_gone"
-        except trio.Cancelled:
+        except Exception:
+            record.outcome = "internal_error"
+            log.exception("%s %r failed (%s)", record.method, record.path, record.request_id)
+            if record.status == 0:
+                await self._respond_error(send, record, _internal_error())
+        except BaseException:  # cancelled, perhaps in a group
             exchange = scope["extensions"].get(EXTENSION)
             if isinstance(exchange, Exchange):
                 status, record.outcome = exchange.fate()
@@ -88,11 +93,6 @@ class App:
             else:
                 record.outcome = "aborted"
             raise
-        except Exception:
-            record.outcome = "internal_error"
-            log.exception("%s %r failed (%s)", record.method, record.path, record.request_id)
-            if record.status == 0:
-                await self._respond_error(send, record, _internal_error())
         finally:
             if record.duration_s is None:
                 record.duration_s = trio.current_time() - started

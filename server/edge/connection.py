@@ -30,6 +30,7 @@ Renderer = Callable[[Refusal], tuple[list[tuple[bytes, bytes]], bytes]]
 log = logging.getLogger("triolet.edge")
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_READS_IN_A_ROW: Final = 8
 _LINGER_S: Final = 1.0
 _LINGER_BYTES: Final = 1_048_576
 
@@ -76,8 +77,13 @@ class ClientConnection:
         self._read_deadline = math.inf
         self._exchange: Exchange | None = None
         self._refusal: Refusal | None = None
-        self._last = False
+        self.last = False
+        """Whether the connection ends with the exchange that is going on."""
+        self._body_left_s = 0.0
+        self._body_reads = 0
+        self._method = "GET"
         self._unread = False
+        self._unsent: bytes | memoryview = b""
         transport.on_hang_up = self._hung_up
 
     @property
@@ -101,7 +107,7 @@ class ClientConnection:
 
     def close_when_idle(self) -> None:
         """Take no further request: close now if none is being served or coming in, else after."""
-        self._last = True
+        self.last = True
         parser = self._parser
         coming = parser.ready or parser.in_head or self.transport.maybe_readable
         if self._exchange is None and not coming:
@@ -120,7 +126,7 @@ class ClientConnection:
         while await self._request_is_here(first=first):
             first = False
             await self._serve_one(self._parser.ready.popleft())
-            if self._last:
+            if self.last:
                 return
             if self._parser.ready:
                 # A client that sends without end must not keep the others from their turn.
@@ -136,14 +142,14 @@ class ClientConnection:
         limits = self._limits
         self.idle_until = trio.current_time() + (limits.head_s if first else limits.keep_alive_s)
         while not parser.ready and parser.refusal is None:
-            data = await self.transport.receive()
-            if not data:
-                return False
-            parser.feed(data)
             if parser.in_head and self._phase == "idle":
                 self._phase = "head"
                 self.idle_until = math.inf
                 self._read_by(limits.head_s)
+            data = await self.transport.receive()
+            if not data:
+                return False
+            parser.feed(data)
         if self._phase == "head":
             self._read_by(math.inf)
         self.idle_until = math.inf
@@ -151,32 +157,30 @@ class ClientConnection:
         return bool(parser.ready)
 
     async def _serve_one(self, incoming: Incoming) -> None:
-        exchange = Exchange(self, incoming, incoming.keep_alive and not self._last)
+        exchange = Exchange(self, incoming, incoming.keep_alive and not self.last)
         self._exchange = exchange
+        self._method = incoming.method
         try:
             await self._app(exchange.scope(), exchange.receive, exchange.send)
-        except ConnectionLost:
-            if not exchange.gone:
-                raise
-        except Exception:
-            log.exception(
-                "%s %r failed", incoming.method, incoming.target.decode("ascii", "replace")
-            )
+        except Exception as exc:
+            if not _is_lost_connection(exc):
+                log.exception(
+                    "%s %r failed", incoming.method, incoming.target.decode("ascii", "replace")
+                )
+            elif not exchange.gone:
+                raise ConnectionLost("the client left") from exc
         finally:
             exchange.finished()
         if exchange.ended:
+            if self._unsent:
+                await self.write(b"")
             self._exchange = None
         elif not exchange.started and not exchange.gone:
             self._exchange = None
             self._refusal = Refusal(500, "the server failed to answer this request")
         self._unread = not incoming.complete
         if not exchange.ended or not exchange.keep_alive or self._unread:
-            self._last = True
-
-    @property
-    def last(self) -> bool:
-        """Whether the connection ends with the exchange that is going on."""
-        return self._last
+            self.last = True
 
     def fate(self) -> tuple[int, str]:
         """Why the app was cancelled: the status the client is told (0: none) and an outcome."""
@@ -191,33 +195,69 @@ class ClientConnection:
         """Wait for more of the body. Returns with none of it when the client is gone."""
         if self._phase != "body":
             self._phase = "body"
-            self._read_by(self._limits.body_s)
-            if incoming.expects_continue and not incoming.body_bytes:
+            self._body_left_s = self._limits.body_s
+            if incoming.expects_continue and not incoming.body_bytes and not self._answering:
                 await self.write(_CONTINUE)
+        # Only the waiting for the client counts, not what the app does in between.
+        since = trio.current_time()
+        self._read_by(self._body_left_s)
         while not incoming.pieces and not incoming.complete:
             if self._parser.refusal is not None:
                 self._refusal = self._parser.refusal
                 self._scope.cancel("the request was refused")
                 await trio.lowlevel.checkpoint()
-            data = await self.transport.receive()
+            data = await self._receive_body()
             if not data:
                 self._hung_up()
                 break
             self._parser.feed(data)
+            self._body_reads += 1
+            if self._body_reads % _READS_IN_A_ROW == 0:
+                # A fast upload is always readable: others must get their turn.
+                await trio.lowlevel.checkpoint()
+        self._body_left_s -= trio.current_time() - since
+        self._read_by(math.inf)
         if incoming.complete or self.gone:
             self._phase = "app"
-            self._read_by(math.inf)
+
+    @property
+    def _answering(self) -> bool:
+        return self._exchange is not None and self._exchange.started
+
+    async def _receive_body(self) -> bytes:
+        try:
+            return await self.transport.receive()
+        except ConnectionLost:
+            return b""  # to an app a reset is a client that left, as any other
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Send bytes; a client that takes none of them for `write_s` loses its connection."""
+        """Send bytes; a client that takes none of them for `write_s` loses its connection.
+
+        If this is cancelled, what was not sent goes before whatever is written next: no byte of a
+        response is left out because somebody lost patience with a slow client.
+        """
+        if self._unsent:
+            data = b"".join((self._unsent, data))
+        elif not data:
+            return
         sent = self.transport.send_nowait(data)
+        if sent == len(data) and not self._unsent:
+            return
         while sent < len(data):
-            data = memoryview(data)[sent:]
+            data = self._unsent = memoryview(data)[sent:]
             self._write_by(self._limits.write_s)
             await self.transport.wait_writable()
             sent = self.transport.send_nowait(data)
-        if self._write_deadline < math.inf:
-            self._write_by(math.inf)
+        self._unsent = b""
+        self._write_by(math.inf)
+
+    def write_nowait(self, data: bytes) -> bool:
+        """Send what the socket takes; False if there is a rest, for `write(b"")` to send."""
+        sent = self.transport.send_nowait(data)
+        if sent == len(data):
+            return True
+        self._unsent = memoryview(data)[sent:]
+        return False
 
     def _read_by(self, seconds: float) -> None:
         self._read_deadline = trio.current_time() + seconds
@@ -252,7 +292,7 @@ class ClientConnection:
             log.info("request of %s refused with %d: %s", self.client, status, message)
         self._exchange = None
         headers, body = self._render(self._refusal)
-        return simple_response(status, headers, body)
+        return simple_response(status, headers, body, method=self._method)
 
     def _too_slow(self) -> Refusal | None:
         limits = self._limits
@@ -273,3 +313,11 @@ class ClientConnection:
             if not data:
                 return
             left -= len(data)
+
+
+def _is_lost_connection(exc: BaseException) -> bool:
+    """Whether an app failed of nothing but that its client left."""
+    if isinstance(exc, BaseExceptionGroup):
+        return all(_is_lost_connection(inner) for inner in exc.exceptions)
+    # Starlette raises an exception of its own in that case, from within the handling of ours.
+    return isinstance(exc, ConnectionLost) or type(exc).__name__ == "ClientDisconnect"

@@ -43,7 +43,6 @@ class Exchange:
         "_head",
         "_incoming",
         "_over",
-        "_unsent",
         "gone",
         "on_gone",
         "started",
@@ -58,7 +57,6 @@ class Exchange:
         self._head: tuple[int, list[tuple[bytes, bytes]]] | None = None
         self._body_given = False
         self._over: trio.Event | None = None
-        self._unsent: memoryview | None = None
         self.gone = connection.gone
         self.on_gone: Callable[[], None] | None = None
         """Called once, synchronously, when the client leaves before the end of the response."""
@@ -152,12 +150,11 @@ class Exchange:
             raise FramingError(f"the app sent {kind!r}, which this server did not offer")
 
     async def _send_body(self, data: bytes, *, more: bool) -> None:
-        if self._unsent is not None:
-            await self.drain()
         if self.started:
             wire = self._framer.body(data, more=more)
         elif self._head is not None:
-            if self._connection.last:
+            if self._connection.last or not (more or self._incoming.complete):
+                # Nothing is served behind this answer (a body that nobody read is in the way).
                 self._framer.keep_alive = False
             wire = self._framer.start(*self._head, data, more=more)
             self.started = True
@@ -173,20 +170,12 @@ class Exchange:
 
         Raises `ConnectionLost` when the client is gone.
         """
-        wire = self._framer.body(data, more=True)
-        sent = self._connection.transport.send_nowait(wire)
-        if sent == len(wire):
-            return True
-        self._unsent = memoryview(wire)[sent:]
-        return False
+        return self._connection.write_nowait(self._framer.body(data, more=True))
 
     async def drain(self) -> None:
         """Wait until the client took what `write_nowait` could not send."""
-        unsent, self._unsent = self._unsent, None
-        if unsent is not None:
-            await self._connection.write(unsent)
-        else:
-            await trio.lowlevel.checkpoint()
+        await self._connection.write(b"")
+        await trio.lowlevel.checkpoint()
 
 
 def _origin_form(target: bytes) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import sys
 from typing import Any, Final
 
 import trio
@@ -13,6 +14,7 @@ from balancer.wire.poller import Poller
 from balancer.wire.transport import Transport
 from server.edge.connection import Address, ClientConnection, EdgeLimits, Renderer
 from server.edge.exchange import ASGIApp
+from server.edge.lifespan import Lifespan
 from server.edge.request import Refusal
 from server.edge.response import simple_response
 from server.observe.metrics import EdgeCounts
@@ -24,6 +26,14 @@ log = logging.getLogger("triolet.edge")
 _BACKLOG: Final = 2048
 _ACCEPTS: Final = 64
 _TOLD_AT_ONCE: Final = 128
+
+# What the kernel holds for a client that reads slowly. By itself it grows to megabytes, and says
+# that there is room again only when a third of that is free: a slow client would look like one
+# that has stopped. (Python knows the option's name from 3.12 on.)
+_NOTSENT_LOWAT: Final[int | None] = getattr(
+    socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None
+)
+_UNSENT_BYTES: Final = 131_072
 _OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # accept(2) hands over what already went wrong with that one connection.
 _LOST_BEFORE_ACCEPT: Final = {
@@ -79,8 +89,10 @@ class Http1Server:
         limits: EdgeLimits = EdgeLimits(),  # noqa: B008 - immutable
         *,
         render: Renderer = render_plainly,
+        lifespan: bool = True,
         state: dict[str, Any] | None = None,
     ) -> None:
+        """`lifespan` runs the app's; every exchange gets a copy of `state` and what that adds."""
         self._accepted = 0
         self._turned_away = 0
         self._refused: dict[int, int] = {}
@@ -88,7 +100,8 @@ class Http1Server:
         self._poller = poller
         self._limits = limits
         self._render = render
-        self._state = state if state is not None else {}
+        self._lifespan = Lifespan(app, state) if lifespan else None
+        self._state = self._lifespan.state if self._lifespan else state or {}
         self._connections: set[ClientConnection] = set()
         self._being_told = 0
         self._accepting = trio.CancelScope()
@@ -105,16 +118,22 @@ class Http1Server:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Accept on `listeners`, which it owns, and serve every connection to its end."""
-        async with trio.open_nursery() as closing:
-            closing.start_soon(self._close_idle)
+        """Start the app, accept on `listeners`, which it owns, and serve every connection to its
+        end; then stop the app. Raises `LifespanFailed` if the app refuses to start.
+        """
+        async with trio.open_nursery() as around:
+            if self._lifespan is not None:
+                await self._lifespan.start(around)
+            around.start_soon(self._close_idle)
             async with trio.open_nursery() as nursery:
                 with self._accepting:
                     async with trio.open_nursery() as acceptors:
                         for listener in listeners:
                             acceptors.start_soon(self._accept, listener, nursery)
                         task_status.started()
-            closing.cancel_scope.cancel("every connection is done")
+            if self._lifespan is not None:
+                await self._lifespan.stop()
+            around.cancel_scope.cancel("every connection is done")
 
     def stop_accepting(self) -> None:
         """Close the listeners, and connections as they become idle."""
@@ -171,6 +190,8 @@ class Http1Server:
     def _admit(self, sock: socket.socket, address: Any) -> ClientConnection:
         """Counted from here on: many may be accepted before the first of them is served."""
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if _NOTSENT_LOWAT is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, _UNSENT_BYTES)
         connection = ClientConnection(
             Transport(sock, self._poller),
             self._app,
@@ -202,11 +223,16 @@ class Http1Server:
         if self._being_told >= _TOLD_AT_ONCE:
             sock.close()
             return
+        try:
+            transport = Transport(sock, self._poller)
+        except OSError as exc:
+            log.debug("a client turned away could not be told: %s", exc)
+            sock.close()
+            return
         self._being_told += 1
-        nursery.start_soon(self._say_full, sock)
+        nursery.start_soon(self._say_full, transport)
 
-    async def _say_full(self, sock: socket.socket) -> None:
-        transport = Transport(sock, self._poller)
+    async def _say_full(self, transport: Transport) -> None:
         limit = self._limits.connections
         headers, body = self._render_counted(
             Refusal(503, f"the server is at its limit of {limit} connections (limits.connections)")

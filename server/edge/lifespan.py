@@ -24,8 +24,9 @@ class Lifespan:
     An app that does not know the protocol (returns or raises before answering) is served without.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.state: dict[str, Any] = {}
+    def __init__(self, app: ASGIApp, state: dict[str, Any] | None = None) -> None:
+        self.state: dict[str, Any] = state if state is not None else {}
+        """What the app put there for its exchanges, on top of what was there."""
         self._app = app
         # Room for both messages: an app may answer without having read the first.
         self._to_app, self._inbox = trio.open_memory_channel[Message](2)

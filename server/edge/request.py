@@ -75,6 +75,7 @@ class RequestParser:
         self._limits = limits
         self._parser = httptools.HttpRequestParser(self)
         self._current: Incoming | None = None
+        self._upgrading: Incoming | None = None
         self._start()
 
     def _start(self) -> None:
@@ -82,11 +83,12 @@ class RequestParser:
         self._headers: list[tuple[bytes, bytes]] = []
         self._header_bytes = 0
         self._fed_bytes = 0
+        self._begun = False
 
     @property
     def in_head(self) -> bool:
         """Whether the beginning of a head is here and its end is not."""
-        return self._fed_bytes > 0 and self._current is None
+        return self._begun and self._current is None
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the connection. Never raises: see `refusal`."""
@@ -99,12 +101,21 @@ class RequestParser:
                 data = self._decline_upgrade(data, exc.args[0])
             except httptools.HttpParserError as exc:
                 self._refuse(400, f"malformed HTTP/1.1 request: {exc}")
-        if self.in_head and self._fed_bytes > self._limits.header_bytes:
+        if self._fed_bytes > self._limits.header_bytes:
+            # A name, a value, a trailer or a chunk's extension that does not come to its end.
             self._refuse_head()
 
     def _decline_upgrade(self, data: bytes, offset: int) -> bytes:
-        """Go on in HTTP/1.1, as RFC 9110 (7.8) lets a server do; llhttp has stopped here."""
+        """Go on in HTTP/1.1, as RFC 9110 (7.8) lets a server do; llhttp has stopped here.
+
+        It has taken the request for one without a body. If it has one, the new parser is told so
+        by a head of ours, which nobody else sees.
+        """
         self._parser = httptools.HttpRequestParser(self)
+        incoming, self._upgrading = self._upgrading, None
+        if incoming is not None:
+            self._current = incoming
+            self._parser.feed_data(_replayed_head(incoming))
         return data[offset:]
 
     def _refuse(self, status: int, message: str) -> None:
@@ -120,6 +131,9 @@ class RequestParser:
         )
 
     # What llhttp calls.
+
+    def on_message_begin(self) -> None:
+        self._begun = True
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -137,7 +151,10 @@ class RequestParser:
             self._refuse_head()
 
     def on_headers_complete(self) -> None:
+        if self._current is not None:
+            return  # the head of ours, for a declined upgrade
         parser = self._parser
+        self._fed_bytes = 0
         incoming = Incoming(
             parser.get_method().decode("ascii"), self._target, parser.get_http_version()
         )
@@ -147,6 +164,8 @@ class RequestParser:
         self._check(incoming)
         if self.refusal is None:
             self.ready.append(incoming)
+            if parser.should_upgrade() and _has_body(incoming):
+                self._upgrading = incoming
 
     def _check(self, incoming: Incoming) -> None:
         hosts = 0
@@ -186,6 +205,7 @@ class RequestParser:
         incoming = self._current
         if incoming is None or self.refusal is not None:
             return
+        self._fed_bytes = 0
         incoming.body_bytes += len(body)
         if incoming.body_bytes > self._limits.body_bytes:
             self._refuse_body()
@@ -193,10 +213,29 @@ class RequestParser:
             incoming.pieces.append(body)
 
     def on_message_complete(self) -> None:
+        if self._upgrading is not None:
+            return  # its body is still to come
         if self._current is not None:
             self._current.complete = self.refusal is None
         self._current = None
         self._start()
+
+
+def _has_body(incoming: Incoming) -> bool:
+    return any(
+        name == b"transfer-encoding" or (name == b"content-length" and int(value) > 0)
+        for name, value in incoming.headers
+    )
+
+
+def _replayed_head(incoming: Incoming) -> bytes:
+    """A head with the framing of `incoming` and nothing else."""
+    framing = [
+        b"%b: %b\r\n" % header
+        for header in incoming.headers
+        if header[0] in (b"transfer-encoding", b"content-length")
+    ]
+    return b"POST / HTTP/1.1\r\nhost: a\r\n%b\r\n" % b"".join(framing)
 
 
 _CHECKED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})

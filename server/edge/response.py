@@ -38,7 +38,7 @@ class ResponseFramer:
     def start(self, status: int, headers: Headers, body: bytes, *, more: bool) -> bytes:
         """The head and the first bytes of the body."""
         lines = [_STATUS_LINES.get(status) or b"HTTP/1.1 %d " % status]
-        length, dated = self._add_headers(lines, headers)
+        length, dated = self._add_headers(lines, headers, sized=status != 204)
         if not dated:
             lines.append(_date_line())
         self._bodiless = self._is_head or status in (204, 304)
@@ -63,12 +63,18 @@ class ResponseFramer:
         _check_lines(head, len(lines))
         return head + self.body(body, more=more)
 
-    def _add_headers(self, lines: list[bytes], headers: Headers) -> tuple[int | None, bool]:
+    def _add_headers(
+        self, lines: list[bytes], headers: Headers, *, sized: bool
+    ) -> tuple[int | None, bool]:
         """Append the app's header lines; the length and whether there is a date among them."""
         length, dated = None, False
         for name, value in headers:
             lower = name.lower()
             if lower == b"content-length":
+                if not value.isdigit() or length not in (None, int(value)):
+                    raise FramingError(f"the app's content-length is {value!r}")
+                if length is not None or not sized:
+                    continue  # RFC 9110 (8.6): a 204 has none
                 length = int(value)
             elif lower == b"date":
                 dated = True
@@ -116,7 +122,7 @@ def _date_line() -> bytes:
     return _date[1]
 
 
-def simple_response(status: int, headers: Headers, body: bytes) -> bytes:
+def simple_response(status: int, headers: Headers, body: bytes, *, method: str = "GET") -> bytes:
     """A whole response after which the connection is closed."""
-    framer = ResponseFramer(method="GET", version="1.1", keep_alive=False)
+    framer = ResponseFramer(method=method, version="1.1", keep_alive=False)
     return framer.start(status, headers, body, more=False)

@@ -217,6 +217,8 @@ class _Handler(logging.Handler):
         self._writer.write(self._line(record, text))
 
     def _line(self, record: logging.LogRecord, text: str) -> bytes:
+        # What came from outside may hold halves of characters, which UTF-8 cannot say.
+        text = text.encode(errors="backslashreplace").decode()
         if self._form == "text":
             return f"{_timestamp()} {record.levelname.lower()} {record.name}: {text}".encode()
         fields: dict[str, Any] = {

@@ -96,7 +96,8 @@ class Metrics:
     async def render(self) -> bytes:
         """The exposition text. Collected here, formatted in a thread: it takes milliseconds."""
         registry = CollectorRegistry()
-        registry.register(_Collected([*self.families(), *self._process.collect()]))
+        registry.register(_Collected([*self.families()]))
+        registry.register(self._process)  # goes through /proc, which is for the thread too
         return await trio.to_thread.run_sync(generate_latest, registry, limiter=self._renderers)
 
     def families(self) -> Iterator[Metric]:

@@ -323,7 +323,7 @@ async def answers(client: httpx.AsyncClient, requests: list[Any]) -> list[Any]:
 async def plaintext(app: ASGIApp) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the same app on our own HTTP/1.1 server."""
     poller = open_poller()
-    server, listener = Http1Server(app, poller), bind("127.0.0.1", 0)
+    server, listener = Http1Server(app, poller, lifespan=False), bind("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     async with trio.open_nursery() as nursery:
         await nursery.start(poller.run)
