@@ -124,7 +124,9 @@ def _of_target(
     values: dict[str, list[float]] = {
         "request": [request_us(run) for (kind, _), run in own.items() if kind == PLAIN],
         "chunk_saturated": _chunks(own, SATURATED),
-        "stream_saturated": [request_us(run) for (kind, _), run in own.items() if kind == SATURATED],
+        "stream_saturated": [
+            request_us(run) for (kind, _), run in own.items() if kind == SATURATED
+        ],
         "chunk_paced_32": _chunks(own, PACED_32),
         "chunk_paced_256": _chunks(own, PACED_256),
         "chunk_staggered_32": _chunks(own, STAGGERED_32),

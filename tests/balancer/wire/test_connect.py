@@ -92,7 +92,7 @@ async def listening(
 
     async with trio.open_nursery() as nursery:
         [listener] = await trio.open_tcp_listeners(0, host=host)
-        nursery.start_soon(trio.serve_listeners, shout, [listener])
+        await nursery.start(trio.serve_listeners, shout, [listener])
         yield listener.socket.getsockname()[1]
         nursery.cancel_scope.cancel()
 
