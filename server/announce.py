@@ -20,7 +20,7 @@ Source = Literal["configuration", "discovery", "demo"]
 _WHENCE: Final[dict[Source, str]] = {
     "configuration": "from the configuration",
     "discovery": "found on this machine",
-    "demo": "embedded demo: a simulation, not a model (no engine found, no [[pool]] configured)",
+    "demo": "embedded demo, a simulation: no engine was found here and no [[pool]] is configured",
 }
 
 

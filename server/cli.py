@@ -80,7 +80,7 @@ def serve(
         settings, listen=listen, drain_s=drain_s, log_format=log_format, access_log=access_log
     )
     config = _load_or_exit(path, flags)
-    _raise_file_limit(2 * config.limits.connections + 100)
+    _raise_file_limit(config.limits.connections + 100)
 
     from server.main import serve as run
 
@@ -144,7 +144,7 @@ def _raise_file_limit(wanted: int = 0) -> None:
         click.echo(f"triolet: the limit of {soft} open files stays: {exc}", err=True)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         click.echo(
-            f"triolet: limits.connections needs up to {wanted} open files, the system allows "
+            f"triolet: limits.connections needs {wanted} open files and more, the system allows "
             f"{soft} (raise `ulimit -n`, or lower limits.connections)",
             err=True,
         )

@@ -9,7 +9,8 @@ import trio
 
 from balancer.wire.poller import open_poller
 from bench.replica import ReplicaSettings, create_app
-from server.edge.http1 import Http1Server, bind
+from server.edge.accept import bind
+from server.edge.http1 import Http1Server
 
 __all__ = ["run_replica"]
 

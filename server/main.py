@@ -32,9 +32,10 @@ from server.api.health import HealthApi
 from server.api.openai import RelayApi
 from server.api.respond import respond_error
 from server.config import Address, Config, parse_listen
+from server.edge.accept import bind
 from server.edge.app import App, Route
 from server.edge.connection import EdgeLimits
-from server.edge.http1 import Http1Server, bind
+from server.edge.http1 import Http1Server
 from server.edge.request import HeadLimits, Refusal
 from server.errors import ApiError, error_body
 from server.observe.log import AccessLog, LineWriter, logging_to

@@ -72,24 +72,25 @@ class TcpDialer(Dialer):
             if origin.scheme == "https":
                 return await self._secure(sock, origin)
             return Transport(sock, self._poller)
-        except OSError as exc:  # ssl.SSLError is one
+        except OSError as exc:
             raise ConnectFailed(str(origin), _reason(exc)) from exc
         except UnicodeError as exc:
             raise ConnectFailed(str(origin), f"not a host name: {exc}") from exc
 
     async def _secure(self, sock: socket.socket, origin: Origin) -> Transport:
+        transport: Transport | None = None
         try:
             secured = tls_context().wrap_socket(
                 sock, server_hostname=origin.host, do_handshake_on_connect=False
             )
-        except BaseException:
-            sock.close()
-            raise
-        transport = Transport(secured, self._poller)
-        try:
+            transport = Transport(secured, self._poller)
             await transport.handshake()
-        except BaseException:
-            transport.close()
+        except BaseException as exc:
+            if transport is not None:
+                transport.close()
+            sock.close()  # does nothing if the TLS socket has taken it over
+            if isinstance(exc, OSError):  # ssl.SSLError is one
+                raise ConnectFailed(str(origin), f"TLS: {_reason(exc)}") from exc
             raise
         return transport
 

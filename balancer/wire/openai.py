@@ -138,13 +138,15 @@ def read_usage(answer: bytes) -> Usage:
 
 
 def answer_usage(body: bytes) -> Usage:
-    """The same for a whole answer. Of a large one (embeddings) only the end is read: it is there
-    that engines put their usage, and going through megabytes would hold the loop.
+    """The same for a whole answer, or for what came last of one. Of a large one (embeddings) only
+    the end is read: it is there that engines put their usage, and going through megabytes would
+    hold the loop.
     """
-    if len(body) <= _READ_WHOLE_BYTES:
-        return read_usage(body)
-    at = body.rfind(b'"usage"', len(body) - _USAGE_TAIL_BYTES)
-    return read_usage(b"{" + body[at:]) if at >= 0 else Usage()
+    usage = read_usage(body) if len(body) <= _READ_WHOLE_BYTES else _NO_USAGE
+    if usage == _NO_USAGE:
+        at = body.rfind(b'"usage"', -_USAGE_TAIL_BYTES)
+        usage = read_usage(b"{" + body[at:]) if at >= 0 else usage
+    return usage
 
 
 _READ_WHOLE_BYTES: Final = 262_144

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import sys
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from balancer.wire.poller import Poller
 from balancer.wire.transport import Transport
+from server.edge.accept import accept
 from server.edge.connection import Address, ClientConnection, EdgeLimits, Renderer
 from server.edge.exchange import ASGIApp
 from server.edge.lifespan import Lifespan
@@ -19,12 +20,10 @@ from server.edge.request import Refusal
 from server.edge.response import simple_response
 from server.observe.metrics import EdgeCounts
 
-__all__ = ["Http1Server", "bind", "render_plainly"]
+__all__ = ["Http1Server", "render_plainly"]
 
 log = logging.getLogger("triolet.edge")
 
-_BACKLOG: Final = 2048
-_ACCEPTS: Final = 64
 _TOLD_AT_ONCE: Final = 128
 
 # What the kernel holds for a client that reads slowly. By itself it grows to megabytes, and says
@@ -34,41 +33,6 @@ _NOTSENT_LOWAT: Final[int | None] = getattr(
     socket, "TCP_NOTSENT_LOWAT", 25 if sys.platform == "linux" else None
 )
 _UNSENT_BYTES: Final = 131_072
-_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
-# accept(2) hands over what already went wrong with that one connection.
-_LOST_BEFORE_ACCEPT: Final = {
-    getattr(errno, name)
-    for name in (
-        "ECONNABORTED",
-        "ECONNRESET",
-        "EHOSTDOWN",
-        "EHOSTUNREACH",
-        "ENETDOWN",
-        "ENETUNREACH",
-        "ENONET",
-        "ENOPROTOOPT",
-        "EPERM",
-        "EPROTO",
-        "ETIMEDOUT",
-    )
-    if hasattr(errno, name)
-}
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening, non-blocking socket. Raises OSError with the address in it."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    infos = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
-    sock = socket.socket(infos[0][0], socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(infos[0][4])
-        sock.listen(_BACKLOG)
-    except OSError as exc:
-        sock.close()
-        raise OSError(exc.errno, f"cannot listen on {host} port {port}: {exc.strerror}") from exc
-    sock.setblocking(False)
-    return sock
 
 
 def render_plainly(refusal: Refusal) -> tuple[list[tuple[bytes, bytes]], bytes]:
@@ -129,7 +93,7 @@ class Http1Server:
                 with self._accepting:
                     async with trio.open_nursery() as acceptors:
                         for listener in listeners:
-                            acceptors.start_soon(self._accept, listener, nursery)
+                            acceptors.start_soon(accept, listener, partial(self._take, nursery))
                         task_status.started()
             if self._lifespan is not None:
                 await self._lifespan.stop()
@@ -155,37 +119,18 @@ class Http1Server:
             for connection in [one for one in self._connections if one.idle_until <= now]:
                 connection.close_idle()
 
-    async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        with listener:
-            while True:
-                await trio.lowlevel.wait_readable(listener)
-                try:
-                    self._accept_ready(listener, nursery)
-                except BlockingIOError:
-                    continue
-                except OSError as exc:
-                    if exc.errno in _LOST_BEFORE_ACCEPT:
-                        continue
-                    if exc.errno not in _OUT_OF_RESOURCES:
-                        raise
-                    # The waiting clients stay in the backlog until something is closed.
-                    log.warning("cannot accept: %s (raise `ulimit -n`)", exc.strerror)
-                    await trio.sleep(0.1)
-
-    def _accept_ready(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        for _ in range(_ACCEPTS):
-            sock, address = listener.accept()
-            sock.setblocking(False)
-            if len(self._connections) >= self._limits.connections:
-                self._turn_away(sock, nursery)
-                continue
-            try:
-                connection = self._admit(sock, address)
-            except OSError as exc:
-                log.warning("cannot serve a connection from %s: %s", address, exc)
-                sock.close()
-            else:
-                nursery.start_soon(self._serve_connection, connection)
+    def _take(self, nursery: trio.Nursery, sock: socket.socket, address: Any) -> None:
+        sock.setblocking(False)
+        if len(self._connections) >= self._limits.connections:
+            self._turn_away(sock, nursery)
+            return
+        try:
+            connection = self._admit(sock, address)
+        except OSError as exc:
+            log.warning("cannot serve a connection from %s: %s", address, exc)
+            sock.close()
+        else:
+            nursery.start_soon(self._serve_connection, connection)
 
     def _admit(self, sock: socket.socket, address: Any) -> ClientConnection:
         """Counted from here on: many may be accepted before the first of them is served."""

@@ -6,17 +6,18 @@ unforeseen way, waits without bound for clients that do not read, and cuts strea
 
 from __future__ import annotations
 
-import errno
 import logging
 import socket
 import ssl
 import sys
+from functools import partial
 from typing import Any, Final
 
 import trio
 from hypercorn.config import Config
 from hypercorn.trio.worker_context import EventWrapper, WorkerContext
 
+from server.edge.accept import accept
 from server.edge.connection import EdgeLimits, Renderer
 from server.edge.exchange import ASGIApp
 from server.edge.http1 import render_plainly
@@ -29,8 +30,6 @@ __all__ = ["TlsServer"]
 
 log = logging.getLogger("triolet.edge")
 
-_ACCEPTS: Final = 64
-_OUT_OF_RESOURCES: Final = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 # Forward secrecy and no cipher that HTTP/2 forbids under TLS 1.2; TLS 1.3 has no other kind.
 _CIPHERS: Final = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
@@ -85,7 +84,7 @@ class TlsServer:
             with self._accepting:
                 async with trio.open_nursery() as acceptors:
                     for listener in listeners:
-                        acceptors.start_soon(self._accept, listener, nursery)
+                        acceptors.start_soon(accept, listener, partial(self._take, nursery))
                     task_status.started()
 
     def stop_accepting(self) -> None:
@@ -100,33 +99,16 @@ class TlsServer:
         for connection in tuple(self._connections):
             connection.abort()
 
-    async def _accept(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        with listener:
-            while True:
-                await trio.lowlevel.wait_readable(listener)
-                try:
-                    self._accept_ready(listener, nursery)
-                except (BlockingIOError, ConnectionAbortedError):
-                    continue
-                except OSError as exc:
-                    if exc.errno not in _OUT_OF_RESOURCES:
-                        raise
-                    # The waiting clients stay in the backlog until something is closed.
-                    log.warning("cannot accept: %s (raise `ulimit -n`)", exc.strerror)
-                    await trio.sleep(0.1)
-
-    def _accept_ready(self, listener: socket.socket, nursery: trio.Nursery) -> None:
-        for _ in range(_ACCEPTS):
-            sock, address = listener.accept()
-            if len(self._connections) >= self._limits.connections:
-                # An answer would cost a handshake: just what a full server should not spend.
-                self._turned_away += 1
-                sock.close()
-                continue
-            self._accepted += 1
-            connection = TlsConnection(self._terms, sock, address)
-            self._connections.add(connection)
-            nursery.start_soon(self._serve_connection, connection)
+    def _take(self, nursery: trio.Nursery, sock: socket.socket, address: Any) -> None:
+        if len(self._connections) >= self._limits.connections:
+            # An answer would cost a handshake: just what a full server should not spend.
+            self._turned_away += 1
+            sock.close()
+            return
+        self._accepted += 1
+        connection = TlsConnection(self._terms, sock, address)
+        self._connections.add(connection)
+        nursery.start_soon(self._serve_connection, connection)
 
     async def _serve_connection(self, connection: TlsConnection) -> None:
         try:

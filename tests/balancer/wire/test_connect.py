@@ -203,9 +203,9 @@ def authority(monkeypatch: pytest.MonkeyPatch) -> Iterator[trustme.CA]:
         return context
 
     monkeypatch.setattr(ssl, "create_default_context", trusting)
-    connect._tls_context.cache_clear()
+    connect.tls_context.cache_clear()
     yield made
-    connect._tls_context.cache_clear()
+    connect.tls_context.cache_clear()
 
 
 def server_context(authority: trustme.CA, *names: str) -> ssl.SSLContext:
@@ -224,21 +224,21 @@ async def test_tls(host: str, authority: trustme.CA, dialer: TcpDialer) -> None:
 async def test_tls_wrong_host(authority: trustme.CA, dialer: TcpDialer) -> None:
     """A certificate for somebody else is no connection."""
     async with listening(tls=server_context(authority, "elsewhere.example")) as port:
-        with pytest.raises(ConnectFailed, match=r"TLS: .*certificate"):
+        with pytest.raises(ConnectFailed, match=r"SSL: .*certificate"):
             await dialer.dial(Origin.parse(f"https://127.0.0.1:{port}"))
 
 
 async def test_tls_unknown_authority(authority: trustme.CA, dialer: TcpDialer) -> None:
     """Nor is one that nobody we trust has signed."""
     async with listening(tls=server_context(trustme.CA(), "127.0.0.1")) as port:
-        with pytest.raises(ConnectFailed, match=r"TLS: .*certificate"):
+        with pytest.raises(ConnectFailed, match=r"SSL: .*certificate"):
             await dialer.dial(Origin.parse(f"https://127.0.0.1:{port}"))
 
 
 async def test_tls_to_a_plain_server(authority: trustme.CA, dialer: TcpDialer) -> None:
     """Bytes that are no TLS are told as such."""
     async with listening() as port:
-        with pytest.raises(ConnectFailed, match="TLS: "):
+        with pytest.raises(ConnectFailed, match="SSL: "):
             await dialer.dial(Origin.parse(f"https://127.0.0.1:{port}"))
 
 

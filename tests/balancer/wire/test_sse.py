@@ -144,10 +144,10 @@ def test_a_long_event_that_ends_is_no_overflow() -> None:
 
 
 def test_byte_tap_passes_everything() -> None:
-    """Bodies that are no events pass as they come; their pieces are counted."""
+    """Bodies that are no events pass as they come, counted; the latest two are remembered."""
     tap = ByteTap()
-    assert [tap.feed(b"a"), tap.feed(b"\n")] == [b"a", b"\n"]
-    assert (tap.events, tap.pending, tap.recent) == (2, b"", b"")
+    assert [tap.feed(piece) for piece in (b"a", b"\n", b"b")] == [b"a", b"\n", b"b"]
+    assert (tap.events, tap.pending, tap.recent) == (3, b"", b"\nb")
 
 
 @given(_written)

@@ -53,7 +53,7 @@ async def test_the_demo_from_nothing(
         ready_s = time.monotonic() - began
         record_property("ready_s", round(ready_s, 3))
         assert ready_s < 3.0
-        assert re.search(r"embedded demo: a simulation.*\n  demo  http://\S+, http://", server.said)
+        assert re.search(r"embedded demo, a simulation.*\n  demo  http://\S+, http://", server.said)
         [model] = (await client.get("/v1/models")).json()["data"]
         assert (model["id"], model["replicas"]) == ("demo", 2)
         assert "simulation" in model["owned_by"]

@@ -15,7 +15,8 @@ import trio
 from balancer.wire.poller import open_poller
 from bench.replica import ReplicaSettings, create_app
 from server.config import Config, LimitsConfig, PoolConfig, ReplicaConfig, TimeoutConfig
-from server.edge.http1 import Http1Server, bind
+from server.edge.accept import bind
+from server.edge.http1 import Http1Server
 from server.main import Triolet
 from tests.e2e.sdk.replica import ScriptedReplica
 

@@ -14,9 +14,10 @@ import h11
 import trio
 
 from balancer.wire.poller import Poller, open_poller
+from server.edge.accept import bind
 from server.edge.connection import EdgeLimits
 from server.edge.exchange import ASGIApp, Receive, Scope, Send
-from server.edge.http1 import Http1Server, bind
+from server.edge.http1 import Http1Server
 from server.edge.request import HeadLimits
 
 PATIENCE_S: Final = 5.0

@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 import trio
 
+from server.edge.accept import bind
 from server.edge.connection import EdgeLimits
 from server.edge.exchange import EXTENSION, Receive, Scope, Send
-from server.edge.http1 import bind
 from tests.server.edge.loopback import (
     GET,
     LIMITS,

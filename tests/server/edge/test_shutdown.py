@@ -8,8 +8,9 @@ import pytest
 import trio
 
 from balancer.wire.poller import open_poller
+from server.edge.accept import bind
 from server.edge.exchange import Receive, Scope, Send
-from server.edge.http1 import Http1Server, bind
+from server.edge.http1 import Http1Server
 from tests.server.edge.loopback import (
     GET,
     LIMITS,

@@ -24,10 +24,11 @@ import trustme
 from balancer.errors import ConnectionLost
 from balancer.wire.poller import open_poller
 from server.api.respond import respond_error, respond_json
+from server.edge.accept import bind
 from server.edge.app import App, Route
 from server.edge.connection import EdgeLimits
 from server.edge.exchange import ASGIApp, Receive, Scope, Send
-from server.edge.http1 import Http1Server, bind
+from server.edge.http1 import Http1Server
 from server.edge.request import HeadLimits
 from server.edge.tls import TlsServer
 from server.edge.tls_protocols import Http2
