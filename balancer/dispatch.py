@@ -326,11 +326,7 @@ class Dispatch:
             raise StreamCut(replica.name, getattr(exc, "why", str(exc))) from exc
         finally:
             trace.events = tap.events
-            trace.usage = (
-                stream_usage(tap.recent)
-                if trace.stream
-                else answer_usage(tap.recent or answer.first)
-            )
+            trace.usage = _usage(answer)
 
     async def _relay_rest(self, connection: Connection, tap: Tap) -> None:
         client = self._client
@@ -379,6 +375,17 @@ _JSON: Final = [(b"content-type", b"application/json")]
 
 def _first_data(events: bytes) -> bytes:
     return next((data for data in map(data_of, events_of(events)) if data), b"")
+
+
+def _usage(answer: _Answer) -> Usage:
+    recent = answer.tap.recent
+    if isinstance(answer.tap, EventTap):
+        return stream_usage(recent)
+    # Of an answer that came in pieces the end counts, and it may have begun in the first.
+    return answer_usage(answer.first[-_USAGE_BYTES:] + recent if recent else answer.first)
+
+
+_USAGE_BYTES: Final = 2_048
 
 
 async def _read_held(connection: Connection) -> bytes:

@@ -42,11 +42,12 @@ class EventTap:
     with `usage` and `[DONE]`.
     """
 
-    __slots__ = ("_last", "_previous", "_tail", "_tail_bytes", "events")
+    __slots__ = ("_joint", "_last", "_previous", "_tail", "_tail_bytes", "events")
 
     def __init__(self) -> None:
         self._tail: list[bytes] = []
         self._tail_bytes = 0
+        self._joint = b""
         self._last = b""
         self._previous = b""
         self.events = 0
@@ -67,10 +68,10 @@ class EventTap:
         return data
 
     def _ends_event(self, data: bytes) -> bool:
-        """Whether a boundary lies in `data`, or begins in the tail. Large events come in many
-        pieces: each byte of them is looked at once.
+        """Whether a boundary ends in `data`, where it may have begun in the tail. Large events come
+        in many pieces: each byte of them is looked at once.
         """
-        joint = (self._tail[-1][-3:] if len(self._tail[-1]) >= 3 else self.pending[-3:]) + data
+        joint = self._joint + data
         return b"\n\n" in joint or b"\n\r\n" in joint
 
     def _cut(self, data: bytes) -> bytes:
@@ -87,6 +88,7 @@ class EventTap:
         if data:
             self._tail.append(data)
             self._tail_bytes += len(data)
+            self._joint = (self._joint + data[-3:])[-3:]
             if self._tail_bytes > HELD_BYTES:
                 raise TapOverflow(f"an event of more than {HELD_BYTES} bytes")
         return b""
@@ -95,6 +97,7 @@ class EventTap:
         tail = self.pending
         self._tail.clear()
         self._tail_bytes = 0
+        self._joint = b""
         return tail
 
     @property

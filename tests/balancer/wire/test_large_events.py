@@ -45,7 +45,6 @@ def test_a_large_event_in_many_pieces() -> None:
     assert seconds < 10 * seconds_for(quarter) + 0.005
 
 
-@pytest.mark.xfail(strict=True, reason="pieces under three bytes make the tap join all it holds")
 def test_an_event_in_tiny_pieces() -> None:
     """A replica may send byte by byte: no byte costs more than those before it."""
     event, tap = b"data: " + b"x" * 20_000 + b"\n\n", EventTap()
