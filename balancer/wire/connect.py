@@ -85,14 +85,19 @@ class TcpDialer(Dialer):
             )
             transport = Transport(secured, self._poller)
             await transport.handshake()
-        except BaseException as exc:
-            if transport is not None:
-                transport.close()
-            sock.close()  # does nothing if the TLS socket has taken it over
-            if isinstance(exc, OSError):  # ssl.SSLError is one
-                raise ConnectFailed(str(origin), f"TLS: {_reason(exc)}") from exc
+        except OSError as exc:  # ssl.SSLError is one
+            _abandon(sock, transport)
+            raise ConnectFailed(str(origin), f"TLS: {_reason(exc)}") from exc
+        except BaseException:
+            _abandon(sock, transport)
             raise
         return transport
+
+
+def _abandon(sock: socket.socket, transport: Transport | None) -> None:
+    if transport is not None:
+        transport.close()
+    sock.close()  # does nothing if a TLS socket has taken it over
 
 
 @cache

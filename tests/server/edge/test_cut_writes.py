@@ -170,7 +170,7 @@ async def in_a_group(record: Record, scope: Scope, receive: Receive, send: Send)
     try:
         await trio.sleep_forever()
     except trio.Cancelled as cancelled:
-        raise BaseExceptionGroup("of a nursery", [cancelled]) from None
+        raise BaseExceptionGroup("of a nursery", [cancelled]) from None  # noqa: ASYNC104 - it is in the group
 
 
 async def no_error(send: Send, record: Record, error: ApiError) -> None:
