@@ -203,7 +203,12 @@ class Connection:
         return self.complete and self._keep and not self._stray and not self.transport.hung_up
 
     def close(self) -> None:
+        """Close it; it is of no use any more."""
         self.transport.close()
+        self._parser = _NO_PARSER  # which knows us: without the circle we are freed at once
+
+
+_NO_PARSER: Final = httptools.HttpResponseParser(object())
 
 
 class _Callbacks:

@@ -104,6 +104,8 @@ class ClientConnection:
         finally:
             aborted = self._exchange is not None or self._write_deadline < math.inf
             self.transport.close(reset=aborted)
+            self._parser.close()
+            self._exchange = None
 
     def close_when_idle(self) -> None:
         """Take no further request: close now if none is being served or coming in, else after."""
