@@ -127,13 +127,12 @@ def _header(headers: Headers, wanted: bytes) -> bytes:
 
 
 _BOUNDARY: Final = re.compile(rb'boundary=(?:"([^"]{1,70})"|([^;\s"]{1,70}))', re.IGNORECASE)
-# The parameters before `name` are stepped over one by one: a file may be called `x; name=model`.
-_PART_NAME: Final = re.compile(
-    rb"\r\ncontent-disposition:[ \t]*+form-data"
-    rb'(?:[ \t]*+;[ \t]*+(?!name=)[^=;"\r\n]++=(?:"(?:[^"\\\r\n]|\\.)*+"|[^;"\r\n]*+))*+'
-    rb'[ \t]*+;[ \t]*+name=(?:"([^"\r\n]*)"|([^;\s"]+))',
-    re.IGNORECASE,
+_DISPOSITION: Final = re.compile(rb"\r\ncontent-disposition:[ \t]*form-data", re.IGNORECASE)
+_PARAMETER: Final = re.compile(
+    rb'[ \t]*;[ \t]*([^=;"\r\n]+)=(?:"((?:[^"\\\r\n]|\\.)*)"|([^;"\r\n]*))'
 )
+_PART_HEAD_BYTES: Final = 8_192
+"""A part whose head is longer is no field that is looked for here."""
 
 
 def _read_form(headers: Headers, media_type: bytes, body: bytes) -> ModelCall:
@@ -162,12 +161,26 @@ def _small_fields(body: bytes, boundary: bytes) -> dict[bytes, tuple[int, int]]:
         if following < 0:
             break
         # Within the part alone: many parts without a blank line must not each search to the end.
-        head_end = body.find(b"\r\n\r\n", at, following)
-        name = _PART_NAME.search(body, at, head_end) if head_end >= 0 else None
+        head_end = body.find(b"\r\n\r\n", at, min(following, at + _PART_HEAD_BYTES))
+        name = _part_name(body[at:head_end]) if head_end >= 0 else None
         if name is not None:
-            fields.setdefault(name.group(1) or name.group(2) or b"", (head_end + 4, following))
+            fields.setdefault(name, (head_end + 4, following))
         at = following + 2
     return fields
+
+
+def _part_name(head: bytes) -> bytes | None:
+    """The field's name. Parameters are stepped over one by one: a file may be called
+    `x; name=model`.
+    """
+    disposition = _DISPOSITION.search(head)
+    at = disposition.end() if disposition else len(head)
+    while (parameter := _PARAMETER.match(head, at)) is not None:
+        name, quoted, plain = parameter.groups()
+        if name.strip().lower() == b"name":
+            return quoted if quoted is not None else plain.strip()
+        at = parameter.end()
+    return None
 
 
 _NOT_PASSED: Final = frozenset(
