@@ -208,7 +208,8 @@ DIGITS: Final = b"4" * 5_000
 def test_nested_beyond_reason() -> None:
     """What cannot be decoded is no error; its usage is found where engines put it, or not."""
     assert answer_usage(b'{"x":%b,"usage":{"prompt_tokens":1}}' % DEEP) == Usage(1)
-    assert answer_usage(b'{"usage":{"prompt_tokens":1},"x":%b}' % DEEP) == Usage()
+    # Python 3.12 and later decode deeper than 3.11 does.
+    assert answer_usage(b'{"usage":{"prompt_tokens":1},"x":%b}' % DEEP) in (Usage(), Usage(1))
     assert read_usage(b'{"x":%b}' % DEEP) == Usage()
     assert answer_error(b'{"error":null,"x":%b}' % DEEP) is None
     assert stream_error(b'data: {"error":null,"x":%b}\n\n' % DEEP) is None

@@ -42,7 +42,8 @@ async def test_stops_reading(script: Script) -> None:
             await client.body_so_far(b"Hel")
             stopped = trio.current_time()
             await fake.peers[0].gone.wait()
-            assert fake.peers[0].gone_at - stopped >= 0.15
+            # The wait may have begun a little before the client's last read was noticed here.
+            assert fake.peers[0].gone_at - stopped >= 0.1
             await assert_all_clear(triolet)
         assert triolet.failed_attempts() == {}
 
