@@ -39,7 +39,8 @@ BROKEN: Final = 8
 
 Callback = Callable[[int], None]
 
-# Callbacks take 10 to 30 µs each: a batch stays below a millisecond, then other tasks get a turn.
+# A callback takes 5 µs for a chunk when caches are warm, several times that when they are not: a
+# batch stays below a millisecond, then other tasks get a turn.
 _BATCH: Final = 32
 
 log = logging.getLogger("triolet.wire")
