@@ -203,8 +203,10 @@ class Dispatch:
                     if trace.attempts > self._pool.retries or not may_retry(failure):
                         raise
                 else:
+                    lease.answered()
                     with answer:
                         await self._relay(replica, answer)
+                    lease.cached_tokens = trace.usage.cached_tokens
                     return
             tried.append(replica)
             self._scope.deadline = self._total_deadline

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import trio
 
 from balancer.errors import PoolBusy
-from balancer.policies import Policy
+from balancer.policies import UNKNOWN, Ask, Policy
 from balancer.replica import Lease, Replica
 
 __all__ = ["Pool", "PoolStatistics", "Timeouts"]
@@ -38,6 +38,7 @@ class PoolStatistics(NamedTuple):
 @dataclass(eq=False, slots=True)
 class _Waiter:
     tried: Collection[Replica]
+    ask: Ask
     lease: Lease | None = None
     served: trio.Event = field(default_factory=trio.Event)
 
@@ -80,18 +81,19 @@ class Pool:
         self._retired = True
         self._hand_out()
 
-    def lease_nowait(self, tried: Collection[Replica] = ()) -> Lease | None:
+    def lease_nowait(self, tried: Collection[Replica] = (), ask: Ask = UNKNOWN) -> Lease | None:
         """The same without waiting; None if that would be needed. Overtakes nobody."""
         if self._waiters:
             self._hand_out()  # what is left after that, nobody who waits could have
-        return self._lease_nowait(tried)
+        return self._lease_nowait(tried, ask)
 
-    async def lease(self, tried: Collection[Replica] = ()) -> Lease:
+    async def lease(self, tried: Collection[Replica] = (), ask: Ask = UNKNOWN) -> Lease:
         """A place on a replica, of those not in `tried` while others are up.
 
-        Waits if all are full. Raises `PoolBusy` when the queue is full or `queue_s` passed.
+        `ask` is what the policy may know of the request. Waits if all are full. Raises `PoolBusy`
+        when the queue is full or `queue_s` passed.
         """
-        lease = self.lease_nowait(tried)
+        lease = self.lease_nowait(tried, ask)
         if lease is not None:
             return lease
         if len(self._waiters) >= self._queue:
@@ -99,10 +101,10 @@ class Pool:
                 f"all replicas of model {self.model!r} are full and {self._queue} requests wait",
                 self._retry_after_s(),
             )
-        return await self._wait(tried)
+        return await self._wait(tried, ask)
 
-    async def _wait(self, tried: Collection[Replica]) -> Lease:
-        waiter = _Waiter(tried)
+    async def _wait(self, tried: Collection[Replica], ask: Ask) -> Lease:
+        waiter = _Waiter(tried, ask)
         self._waiters[waiter] = None
         self._listen()
         give_up_at = trio.current_time() + self._queue_s
@@ -129,7 +131,7 @@ class Pool:
     def _hand_out(self) -> None:
         """Give room to those who wait, in order. The place is charged before they run."""
         for waiter in tuple(self._waiters):
-            waiter.lease = self._lease_nowait(waiter.tried)
+            waiter.lease = self._lease_nowait(waiter.tried, waiter.ask)
             if waiter.lease is not None:
                 del self._waiters[waiter]
                 waiter.served.set()
@@ -154,9 +156,11 @@ class Pool:
             if self._hand_out in replica.on_room:
                 replica.on_room.remove(self._hand_out)
 
-    def _lease_nowait(self, tried: Collection[Replica]) -> Lease | None:
+    def _lease_nowait(self, tried: Collection[Replica], ask: Ask) -> Lease | None:
         candidates = [replica for replica in self._eligible(tried) if replica.has_room]
-        return self.policy.pick(candidates).lease() if candidates else None
+        if not candidates:
+            return None
+        return self.policy.pick(candidates, ask).lease(self.policy, ask)
 
     def _eligible(self, tried: Collection[Replica]) -> Sequence[Replica]:
         """Those up (all if none is: trying beats refusing) and not tried (or tried if none is)."""

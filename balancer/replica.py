@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from balancer.policies import NO_BOOKS, UNKNOWN, Ask, Books
 from balancer.wire.connect import Dialer, Origin
 from balancer.wire.http1 import ConnectionPool
 
@@ -88,11 +89,15 @@ class Replica:
     def has_room(self) -> bool:
         return self.max_in_flight is None or self.in_flight < self.max_in_flight
 
-    def lease(self) -> Lease:
-        """Take one place on this replica, now. The caller has checked `has_room`."""
+    def lease(self, books: Books = NO_BOOKS, ask: Ask = UNKNOWN) -> Lease:
+        """Take one place on this replica, now. The caller has checked `has_room`.
+
+        `books` are told what becomes of the request.
+        """
         self.in_flight += 1
         self.requests += 1
-        return Lease(self)
+        books.leased(self, ask)
+        return Lease(self, books, ask)
 
     def _released(self) -> None:
         self.in_flight -= 1
@@ -123,10 +128,14 @@ class Replica:
 class Lease:
     """The right to use one replica until released: `with lease:`, or `release` (idempotent)."""
 
-    __slots__ = ("_released", "replica")
+    __slots__ = ("_ask", "_books", "_released", "cached_tokens", "replica")
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, books: Books, ask: Ask) -> None:
         self.replica = replica
+        self.cached_tokens: int | None = None
+        """Prompt tokens the replica had in its cache, once it said so; the policy is told."""
+        self._books = books
+        self._ask = ask
         self._released = False
 
     def __enter__(self) -> Lease:
@@ -135,7 +144,13 @@ class Lease:
     def __exit__(self, *_: object) -> None:
         self.release()
 
+    def answered(self) -> None:
+        """The first event is here. Called at most once, before the release."""
+        self._books.answered(self.replica, self._ask)
+
     def release(self) -> None:
         if not self._released:
             self._released = True
+            # Before the room is handed out: whoever takes it is placed by books that are true.
+            self._books.released(self.replica, self._ask, self.cached_tokens)
             self.replica._released()

@@ -5,24 +5,32 @@ A policy is synchronous, sees only replicas that are allowed, never waits and ho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol
+from collections.abc import Callable
+from typing import Final, Literal
 
+from balancer.policies.ask import UNKNOWN, Ask
 from balancer.policies.least_request import LeastRequest
-from balancer.policies.loaded import Loaded, R
+from balancer.policies.loaded import Loaded
+from balancer.policies.policy import NO_BOOKS, Bookless, Books, Policy
 from balancer.policies.random import Random
 from balancer.policies.round_robin import RoundRobin
 
-__all__ = ["POLICIES", "LeastRequest", "Loaded", "Policy", "PolicyName", "Random", "RoundRobin"]
+__all__ = [
+    "NO_BOOKS",
+    "POLICIES",
+    "UNKNOWN",
+    "Ask",
+    "Bookless",
+    "Books",
+    "LeastRequest",
+    "Loaded",
+    "Policy",
+    "PolicyName",
+    "Random",
+    "RoundRobin",
+]
 
 PolicyName = Literal["least_request", "round_robin", "random"]
-
-
-class Policy(Protocol):
-    """Chooses where the next request goes."""
-
-    def pick(self, candidates: Sequence[R]) -> R:
-        """One of `candidates`, which are never empty and always in the pool's order."""
 
 
 POLICIES: Final[dict[PolicyName, Callable[[], Policy]]] = {

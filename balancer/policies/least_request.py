@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from balancer.policies.ask import UNKNOWN, Ask
 from balancer.policies.loaded import R
+from balancer.policies.policy import Bookless
 
 __all__ = ["LeastRequest"]
 
 
-class LeastRequest:
+class LeastRequest(Bookless):
     """Fewest in flight; among equals the next in turn, so that an idle pool is used evenly."""
 
     def __init__(self) -> None:
         self._turn = 0
 
-    def pick(self, candidates: Sequence[R]) -> R:
+    def pick(self, candidates: Sequence[R], ask: Ask = UNKNOWN) -> R:
         count = len(candidates)
         first = self._turn % count
         self._turn += 1

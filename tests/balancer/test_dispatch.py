@@ -23,6 +23,7 @@ from balancer.errors import (
     ReplicaRefused,
     StreamCut,
 )
+from balancer.policies import Ask, Loaded
 from balancer.policies.loaded import R
 from balancer.pool import Pool, Timeouts
 from balancer.replica import Replica
@@ -53,10 +54,28 @@ TIMEOUTS = Timeouts(connect_s=1, first_byte_s=5, idle_s=4, total_s=60)
 
 
 class First:
-    """A policy that makes the order of tries plain: always the first one offered."""
+    """A policy that makes the order of tries plain: always the first one offered.
 
-    def pick(self, candidates: Sequence[R]) -> R:
+    Its books are a list of what it was told, and by whom it was used.
+    """
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, int | None]] = []
+
+    def pick(self, candidates: Sequence[R], ask: Ask) -> R:
         return candidates[0]
+
+    def leased(self, replica: Loaded, ask: Ask) -> None:
+        self.told.append(("leased", replica.name, None))
+
+    def answered(self, replica: Loaded, ask: Ask) -> None:
+        self.told.append(("answered", replica.name, None))
+
+    def released(self, replica: Loaded, ask: Ask, cached_tokens: int | None) -> None:
+        self.told.append(("released", replica.name, cached_tokens))
+
+    def count(self, what: str) -> int:
+        return sum(kind == what for kind, _, _ in self.told)
 
 
 @dataclass
@@ -66,6 +85,7 @@ class Relay:
     network: MemoryDialer
     pool: Pool
     scripted: Sequence[ScriptedReplica]
+    policy: First
 
     @property
     def replicas(self) -> Sequence[Replica]:
@@ -85,7 +105,9 @@ class Relay:
         return [len(scripted.requests) for scripted in self.scripted]
 
     def assert_settled(self) -> None:
-        """Every lease is released and every connection is either kept or closed."""
+        """Every lease is released, in the books too; every connection is kept or closed."""
+        assert self.policy.count("leased") == self.policy.count("released")
+        assert self.policy.count("answered") <= self.policy.count("leased")
         assert [replica.in_flight for replica in self.replicas] == [0] * len(self.replicas)
         assert self.pool.statistics().waiting == 0
         assert self.network.open == sum(replica.connections.idle for replica in self.replicas)
@@ -114,8 +136,9 @@ async def relay(
             if script is not None:
                 network.serve(url.format(number), scripted[number])
             replicas.append(Replica(url.format(number), network, max_in_flight=max_in_flight))
-        pool = Pool("m", replicas, First(), retries=retries, timeouts=timeouts, queue_s=20)
-        made = Relay(network, pool, scripted)
+        policy = First()
+        pool = Pool("m", replicas, policy, retries=retries, timeouts=timeouts, queue_s=20)
+        made = Relay(network, pool, scripted, policy)
         yield made
         await trio.testing.wait_all_tasks_blocked()
         made.assert_settled()
@@ -142,6 +165,22 @@ async def test_a_stream(fast: bool, autojump_clock: Clock) -> None:
         assert trace.ttft_s == pytest.approx(1.5)
         assert trace.itl_s == pytest.approx(1.5)
         assert r.replicas[0].connections.idle == 1
+
+
+async def test_the_policy_is_told_what_became_of_a_request(autojump_clock: Clock) -> None:
+    """A failed attempt is never answered; what the replica had cached comes with the release."""
+    usage = event("a") + USAGE.replace(
+        b'"completion', b'"prompt_tokens_details":{"cached_tokens":5},"completion'
+    )
+    async with relay(None, stream(usage, DONE)) as r:
+        await r.ask()
+        assert r.policy.told == [
+            ("leased", "http://r0", None),
+            ("released", "http://r0", None),
+            ("leased", "http://r1", None),
+            ("answered", "http://r1", None),
+            ("released", "http://r1", 5),
+        ]
 
 
 async def test_connections_are_kept_and_used_again(autojump_clock: Clock) -> None:

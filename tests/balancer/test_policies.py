@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancer.policies import POLICIES, LeastRequest, PolicyName, Random, RoundRobin
+from balancer.policies import POLICIES, UNKNOWN, LeastRequest, PolicyName, Random, RoundRobin
 
 
 @dataclass(frozen=True)
@@ -87,4 +87,4 @@ def test_any_policy_with_changing_candidates(name: PolicyName, data: st.DataObje
     policy, everyone = POLICIES[name](), members(0, 1, 2, 0, 3)
     for _ in range(data.draw(st.integers(1, 12))):
         offered = data.draw(st.lists(st.sampled_from(everyone), min_size=1, unique=True))
-        assert policy.pick(offered) in offered
+        assert policy.pick(offered, UNKNOWN) in offered
