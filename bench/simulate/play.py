@@ -137,6 +137,8 @@ class _Stage:
             Replica(replica_name(number), Dialer(), max_in_flight=max_in_flight)
             for number in range(len(fleet))
         ]
+        # A mixed fleet behind one model name has one context length: that of the smallest.
+        self._longest = min(engine.longest for engine in self.engines)
         self._numbers = {replica: number for number, replica in enumerate(replicas)}
         self._pool = Pool("simulated", replicas, policy, queue=queue, queue_s=queue_s)
 
@@ -154,7 +156,7 @@ class _Stage:
         asked_s = trio.current_time() if turn.due_s is None else turn.due_s
         # No router knows how long an answer will be, and few clients set a limit that says so.
         ask = TurnAsk(turn.prompt, None, str(session.id))
-        if not self._fits(ask.prompt_tokens + turn.output_tokens):
+        if ask.prompt_tokens + turn.output_tokens > self._longest:
             self.calls.refuse(session.tier)
             return False
         try:
@@ -171,7 +173,3 @@ class _Stage:
         await call.done.wait()
         self.calls.note(session, asked_s, running, number)
         return True
-
-    def _fits(self, tokens: int) -> bool:
-        # A mixed fleet behind one model name has one context length: that of the smallest.
-        return all(engine.fits(tokens) for engine in self.engines)

@@ -6,13 +6,23 @@ their tokens. The simulator works on the segments themselves, the load client re
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Literal, NamedTuple
 
 import msgspec
 
-__all__ = ["Prompt", "Role", "Segment", "Session", "Turn", "Workload", "prompt_tokens", "segment_key"]
+__all__ = [
+    "Prompt",
+    "Replayable",
+    "Role",
+    "Segment",
+    "Session",
+    "Turn",
+    "Workload",
+    "prompt_tokens",
+    "segment_key",
+]
 
 Role = Literal["system", "user", "assistant"]
 
@@ -46,7 +56,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     answer: int
     """The key under which a later turn may repeat this turn's answer."""
     due_s: float | None = None
-    """When it is sent in an open loop, in seconds from the start; None: after the turn before it."""
+    """When it is sent in an open loop, in seconds from the start; None: after the turn before."""
     delay_s: float = 0.0
     """Think time: from the end of the answer before it (a session's first turn: from the moment
     the session may begin) until it is sent. Counts only if `due_s` is None."""
@@ -61,6 +71,20 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     tier: str = "interactive"
     group: int = 0
     """Sessions of one group (not 0) are branches of one fan-out and start together."""
+    texts: Mapping[int, str] = {}
+    """The text of segments that were recorded as text, by key; any other segment is rendered as
+    words. The simulator needs none of it."""
+
+
+class Replayable(Iterable[Session]):
+    """Sessions made anew for every iteration, so that a workload is never held in memory."""
+
+    def __init__(self, begin: Callable[[], Iterator[Session]]) -> None:
+        """`begin` must yield the same sessions each time it is called."""
+        self._begin = begin
+
+    def __iter__(self) -> Iterator[Session]:
+        return self._begin()
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
