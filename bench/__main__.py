@@ -10,7 +10,7 @@ import click
 _COMMANDS: Final = {
     "load": "bench.load.command:load",
     "calibrate": "bench.load.calibrate_command:calibrate",
-    "compare": "bench.report.compare_command:compare",
+    "compare": "bench.report.command:compare",
     "validate": "bench.validate.command:validate",
     "simulate": "bench.simulate.command:simulate_command",
     "prefix-experiment": "bench.simulate.experiment:experiment_command",
