@@ -1,0 +1,1 @@
+"""`triolet bench`: load against an OpenAI-compatible endpoint, measured request by request."""
