@@ -106,19 +106,71 @@ def check_config(path: str | None, settings: tuple[str, ...]) -> None:
 @click.option("--port", default=8001, show_default=True, help="0 takes any free port.")
 @click.option("--model", default="demo", show_default=True)
 @click.option("--name", default="demo-0", show_default=True, help="What it calls itself.")
+@click.option("--seed", default=0, show_default=True)
 @click.option("--ttft-s", default=0.15, show_default=True, help="Seconds to the first token.")
 @click.option("--tokens-per-s", default=40.0, show_default=True)
-@click.option("--seed", default=0, show_default=True)
-def replica(host: str, port: int, **settings: Any) -> None:
-    """Run a demo replica: a simulated model server that speaks OpenAI's API."""
+@click.option(
+    "--profile", metavar="NAME", help="Simulate this engine: h100-llama-8b, or a JSON file."
+)
+@click.option("--kv-tokens", type=int, help="Room for keys and values, in tokens.")
+@click.option("--max-num-seqs", type=int, help="Sequences in a batch.")
+@click.option("--max-num-batched-tokens", type=int, help="Tokens computed in one step.")
+@click.option("--max-model-len", type=int, help="Prompt and answer together, in tokens.")
+@click.option("--time-scale", type=float, help="All simulated times are multiplied by this.")
+@click.option("--slow", type=float, help="Steps take so many times as long.")
+@click.option("--foreign-load", type=float, help="Share of the GPU that others use, 0 to 0.8.")
+@click.option("--error-rate", type=float, help="Share of requests that fail, 0 to 1.")
+@click.option("--error-status", type=int, help="The status they fail with.")
+@click.option("--warmup-s", type=float, help="So long after a start, steps are erratically slow.")
+@click.option("--warmup-slow", type=float, help="How many times as long they take at most then.")
+@click.option("--old-metric-names", is_flag=True, help="Metric names of vLLM before 0.9.2.")
+@click.pass_context
+def replica(context: click.Context, /, host: str, port: int, **given: Any) -> None:
+    """Run a replica: a simulated model server that speaks OpenAI's API."""
     from server.demo import run_replica
 
-    _raise_file_limit()
     try:
-        run_replica(host, port, **settings)
+        settings = _replica_settings(context, given)
+        _raise_file_limit()
+        run_replica(host, port, settings)
     except (OSError, ValueError) as exc:
         click.echo(f"triolet: {exc}", err=True)
         sys.exit(_FAILED)
+
+
+_STEADY_OPTIONS = ("ttft_s", "tokens_per_s")
+_PROFILE_OPTIONS = (
+    *("kv_tokens", "max_num_seqs", "max_num_batched_tokens"),
+    *("max_model_len", "time_scale"),
+)
+_FAULT_OPTIONS = (
+    *("slow", "foreign_load", "error_rate", "error_status"),
+    *("warmup_s", "warmup_slow"),
+)
+_OTHER_OPTIONS = ("model", "name", "seed", "old_metric_names")
+
+
+def _replica_settings(context: click.Context, given: dict[str, Any]) -> Any:
+    """Raises ValueError for a value out of range, UsageError for options that exclude others."""
+    from bench.replica import Faults, ReplicaSettings, load_profile
+
+    default = click.core.ParameterSource.DEFAULT
+    typed = {key for key in given if context.get_parameter_source(key) is not default}
+    name = given.pop("profile")
+    if name is None:
+        _refuse_options(typed & {*_PROFILE_OPTIONS, *_FAULT_OPTIONS}, "needs --profile")
+        return ReplicaSettings(**{key: given[key] for key in (*_OTHER_OPTIONS, *_STEADY_OPTIONS)})
+    _refuse_options(typed & {*_STEADY_OPTIONS}, "has no effect with --profile")
+    return ReplicaSettings(
+        **{key: given[key] for key in _OTHER_OPTIONS},
+        profile=load_profile(name, **{key: given[key] for key in _PROFILE_OPTIONS if key in typed}),
+        faults=Faults(**{key: given[key] for key in _FAULT_OPTIONS if key in typed}),
+    )
+
+
+def _refuse_options(keys: set[str], why: str) -> None:
+    for key in sorted(keys):
+        raise click.UsageError(f"--{key.replace('_', '-')} {why}")
 
 
 @main.command(

@@ -1,41 +1,70 @@
-"""`triolet replica`: the demo replica as a server of its own."""
+"""`triolet replica`: a simulated replica as a server of its own."""
 
 from __future__ import annotations
 
 import signal
-from typing import Any
+import socket
 
 import trio
 
-from balancer.wire.poller import open_poller
-from bench.replica import ReplicaSettings, create_app
+from balancer.wire.poller import Poller, open_poller
+from bench.replica import Replica, ReplicaSettings, create_app
 from server.edge.accept import bind
+from server.edge.connection import EdgeLimits
 from server.edge.http1 import Http1Server
 
 __all__ = ["run_replica"]
 
-
-def run_replica(host: str, port: int, **settings: Any) -> None:
-    """Serve one demo replica until SIGINT or SIGTERM.
-
-    Raises OSError if it cannot listen there, ValueError for a setting out of range.
-    """
-    trio.run(_serve, host, port, ReplicaSettings(**settings))
+# As vLLM's server, it takes whatever comes; what runs and waits is the engine's business.
+_LIMITS = EdgeLimits(connections=1_000_000)
 
 
-async def _serve(host: str, port: int, settings: ReplicaSettings) -> None:
+def run_replica(host: str, port: int, settings: ReplicaSettings) -> None:
+    """Serve one replica until SIGINT or SIGTERM. Raises OSError if it cannot listen there."""
+    trio.run(_run, host, port, create_app(settings))
+
+
+async def _run(host: str, port: int, app: Replica) -> None:
     listener = bind(host, port)
     poller = open_poller()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
-            await nursery.start(Http1Server(create_app(settings), poller).serve, [listener])
-            address = listener.getsockname()
-            print(
-                f"demo replica {settings.name} (a simulation) serves model {settings.model} on "
-                f"http://{address[0]}:{address[1]}",
-                flush=True,
-            )
+            await nursery.start(serve_through_crashes, app, poller, listener)
+            print(_ready_line(app.settings, listener.getsockname()), flush=True)
             async for _ in signals:
                 nursery.cancel_scope.cancel("told to stop")
                 break
+
+
+async def serve_through_crashes(
+    app: Replica,
+    poller: Poller,
+    listener: socket.socket,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` on `listener`, which it owns, until cancelled.
+
+    When the engine crashes all connections are cut, and new ones are refused until it is up again.
+    """
+    host, port = listener.getsockname()[:2]
+    while True:
+        server = Http1Server(app, poller, _LIMITS)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(server.serve, [listener])
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            down_s = await app.until_crash()
+            server.stop_accepting()
+            server.abort()
+        await trio.sleep(down_s)
+        listener = bind(host, port)
+
+
+def _ready_line(settings: ReplicaSettings, address: tuple[str, int]) -> str:
+    kind = "demo replica" if settings.profile is None else f"replica ({settings.profile.name})"
+    return (
+        f"{kind} {settings.name} (a simulation) serves model {settings.model} on "
+        f"http://{address[0]}:{address[1]}"
+    )

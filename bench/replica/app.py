@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import Final
 from uuid import uuid4
 
 import msgspec
@@ -13,7 +13,6 @@ import trio
 
 from bench.replica import metrics, replies
 from bench.replica.asgi import (
-    Application,
     ClientGoneError,
     Receive,
     Scope,
@@ -23,21 +22,24 @@ from bench.replica.asgi import (
     send_whole,
     until_disconnect,
 )
-from bench.replica.engine import Engine, Job
+from bench.replica.core import Core, Job, running, wait_for_all
 from bench.replica.errors import RequestError, bad_value, model_not_found
+from bench.replica.faults import FaultChange
 from bench.replica.generate import Plan, plan_chat, plan_completion, serve
-from bench.replica.pace import Pace, SteadyPace
 from bench.replica.requests import (
     MAX_EMBEDDING_INPUTS,
     ChatRequest,
     CompletionRequest,
     EmbeddingRequest,
     Prompt,
-    count_prompt,
     decode,
+    prompt_blocks,
     prompts,
 )
 from bench.replica.settings import ReplicaSettings
+from bench.replica.simulated import SimulatedCore
+from bench.replica.simulation import Simulation
+from bench.replica.steady import SteadyCore
 from bench.replica.vectors import as_base64, vector
 
 VERSION = "0+triolet.demo.simulation"
@@ -46,39 +48,53 @@ VERSION = "0+triolet.demo.simulation"
 Handler = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Route(NamedTuple):
-    methods: tuple[str, ...]
-    handler: Handler
+_FAULTS: Final = "/simulation/faults"
 
 
-def create_app(settings: ReplicaSettings | None = None, pace: Pace | None = None) -> Application:
-    """A demo replica as an ASGI application, to be served on Trio.
-
-    `pace` replaces the steady pace that `settings` describe.
-    """
-    settings = settings or ReplicaSettings()
-    pace = pace or SteadyPace(settings.ttft_s, settings.tokens_per_s)
-    return Replica(settings, Engine(pace, settings.kv_cache_tokens))
+def create_app(settings: ReplicaSettings | None = None) -> Replica:
+    """A replica as an ASGI application, to be served on Trio."""
+    return Replica(settings or ReplicaSettings())
 
 
 class Replica:
     """The application. Its engine is shared by all requests and lives as long as it does."""
 
-    def __init__(self, settings: ReplicaSettings, engine: Engine) -> None:
+    def __init__(self, settings: ReplicaSettings) -> None:
         self.settings = settings
-        self.engine = engine
-        self._metrics = metrics.EngineMetrics(engine, settings.model)
+        self.core, self._simulation = _core(settings)
+        self._metrics = metrics.EngineMetrics(
+            self.core, settings.model, old_names=settings.old_metric_names
+        )
         self._created = int(time.time())
-        read, write = ("GET", "HEAD"), ("POST",)
-        self._routes = {
-            "/health": Route(read, self._health),
-            "/version": Route(read, self._version),
-            "/metrics": Route(read, self._show_metrics),
-            "/v1/models": Route(read, self._models),
-            "/v1/chat/completions": Route(write, self._chat),
-            "/v1/completions": Route(write, self._complete),
-            "/v1/embeddings": Route(write, self._embed),
+        self._crashed = trio.Event()
+        self._routes = self._find_routes()
+
+    def _find_routes(self) -> dict[str, dict[str, Handler]]:
+        def shown(handler: Handler) -> dict[str, Handler]:
+            return {"GET": handler, "HEAD": handler}
+
+        routes: dict[str, dict[str, Handler]] = {
+            "/health": shown(self._health),
+            "/version": shown(self._version),
+            "/metrics": shown(self._show_metrics),
+            "/v1/models": shown(self._models),
+            "/v1/chat/completions": {"POST": self._chat},
+            "/v1/completions": {"POST": self._complete},
+            "/v1/embeddings": {"POST": self._embed},
         }
+        if self._simulation is not None:
+            routes["/reset_prefix_cache"] = {"POST": self._reset_prefix_cache}
+            routes[_FAULTS] = {**shown(self._show_faults), "POST": self._set_faults}
+        return routes
+
+    async def until_crash(self) -> float:
+        """Wait for the next crash: the seconds until the replica is up again.
+
+        A server may close its sockets meanwhile; one that does not answers 503.
+        """
+        await self._crashed.wait()
+        assert self._simulation is not None
+        return self._simulation.core.down_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Speaks ASGI: `http` and `lifespan`; a websocket is closed."""
@@ -117,12 +133,15 @@ class Replica:
             known = ", ".join(self._routes)
             message = f"There is nothing at {scope['path']}; this replica serves {known}."
             raise RequestError(HTTPStatus.NOT_FOUND, message)
-        if scope["method"] not in route.methods:
-            allowed = ", ".join(route.methods)
+        handler = route.get(scope["method"])
+        if handler is None:
+            allowed = ", ".join(route)
             message = f"{scope['path']} does not take {scope['method']}; use {allowed}."
             headers = ((b"allow", allowed.encode()),)
             raise RequestError(HTTPStatus.METHOD_NOT_ALLOWED, message, headers=headers)
-        return route.handler
+        if self._simulation is not None and scope["path"] != _FAULTS:
+            self._simulation.refuse_while_down()
+        return handler
 
     async def _health(self, scope: Scope, receive: Receive, send: Send) -> None:
         await send_whole(send, b"")
@@ -138,7 +157,7 @@ class Replica:
             "owned_by": replies.FINGERPRINT,
             "root": self.settings.model,
             "parent": None,
-            "max_model_len": self.settings.max_model_len,
+            "max_model_len": self.settings.context_tokens,
             "permission": [],
             "simulation": True,
             "description": f"Triolet's demo replica {self.settings.name}: a simulation, not a "
@@ -163,17 +182,22 @@ class Replica:
         self._check_model(request.model)
         if not request.messages:
             raise bad_value("messages is an empty list; give at least one message.", "messages")
-        plan = plan_chat(request, self.settings, self._identity(scope, "chatcmpl"))
+        plan = await plan_chat(request, self.settings, self._identity(scope, "chatcmpl"))
         await self._serve(plan, receive, send)
 
     async def _complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = decode(await self._json_body(scope, receive), CompletionRequest)
         self._check_model(request.model)
-        plan = plan_completion(request, self.settings, self._identity(scope, "cmpl"))
+        plan = await plan_completion(request, self.settings, self._identity(scope, "cmpl"))
         await self._serve(plan, receive, send)
 
     async def _serve(self, plan: Plan, receive: Receive, send: Send) -> None:
-        await until_disconnect(receive, lambda: serve(plan, self.engine, send))
+        self._maybe_fail()
+        await until_disconnect(receive, lambda: serve(plan, self.core, send))
+
+    def _maybe_fail(self) -> None:
+        if self._simulation is not None:
+            self._simulation.refuse()
 
     async def _embed(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = decode(await self._json_body(scope, receive), EmbeddingRequest)
@@ -184,19 +208,49 @@ class Replica:
             message = f"dimensions = {dimensions}: this model gives 1 to {largest}."
             raise bad_value(message, "dimensions")
         inputs = prompts(request.input, MAX_EMBEDDING_INPUTS, "input")
-        prompt_tokens = 0
-        for text in inputs:
-            prompt_tokens += count_prompt([text], 0, 0, self.settings.max_model_len)
-            await trio.lowlevel.checkpoint()
+        jobs = [await self._prefill_job(text) for text in inputs]
+        self._maybe_fail()
 
         async def work() -> None:
-            with self.engine.sequence(_prefill_job(prompt_tokens)) as running:
-                vectors = await _vectors(inputs, dimensions, request.encoding_format)
-                await running.prefill()
+            vectors = await _vectors(inputs, dimensions, request.encoding_format)
+            with running(self.core, jobs) as runs:
+                await wait_for_all(runs, jobs)
+            usage = replies.Usage(sum(job.prompt_tokens for job in jobs), 0)
             identity = self._identity(scope, "embd")
-            await send_whole(send, replies.embedding_document(identity, vectors, prompt_tokens))
+            await send_whole(send, replies.embedding_document(identity, vectors, usage))
 
         await until_disconnect(receive, work)
+
+    async def _prefill_job(self, text: Prompt) -> Job:
+        blocks = await prompt_blocks(text, 1, self.settings.context_tokens)
+        return Job(
+            prompt_tokens=max(1, blocks.tokens), tokens=1, prompt=blocks.whole(), generates=False
+        )
+
+    async def _reset_prefix_cache(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._simulation is not None
+        self._simulation.core.reset_cache()
+        await send_whole(send, b"")
+
+    async def _show_faults(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._simulation is not None
+        await self._show(scope, send, self._simulation.state())
+
+    async def _set_faults(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._simulation is not None
+        change = decode(await self._json_body(scope, receive), FaultChange)
+        self._simulation.change(change)
+        await self._show(scope, send, self._simulation.state())
+        if change.crash_s is not None:
+            self.crash(change.crash_s)
+
+    def crash(self, down_s: float) -> None:
+        """Lose everything and be down for so long. Raises ValueError without a simulated engine."""
+        if self._simulation is None:
+            raise ValueError("only a replica with a profile can crash")
+        self._simulation.core.crash(down_s)
+        self._crashed.set()
+        self._crashed = trio.Event()
 
     async def _json_body(self, scope: Scope, receive: Receive) -> bytes:
         given = header(scope, b"content-type")
@@ -215,8 +269,12 @@ class Replica:
         return replies.Identity(f"{prefix}-{given}", int(time.time()), self.settings.model)
 
 
-def _prefill_job(prompt_tokens: int) -> Job:
-    return Job(prompt_tokens=prompt_tokens, pieces=iter(()), limit=1)
+def _core(settings: ReplicaSettings) -> tuple[Core, Simulation | None]:
+    if settings.profile is None:
+        core = SteadyCore(settings.ttft_s, settings.tokens_per_s, settings.kv_cache_tokens)
+        return core, None
+    simulated = SimulatedCore(settings.profile, settings.faults, settings.seed)
+    return simulated, Simulation(simulated, settings.seed)
 
 
 async def _vectors(

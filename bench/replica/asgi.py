@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
 import trio
 
+from bench.replica.core import EngineDiedError
 from bench.replica.errors import RequestError
 
 Scope = MutableMapping[str, Any]
@@ -80,13 +80,22 @@ async def send_whole(
 
 
 async def until_disconnect(receive: Receive, work: Callable[[], Awaitable[None]]) -> None:
-    """Runs `work`, and cancels it at once when the client leaves."""
+    """Runs `work`, and cancels it at once when the client leaves.
+
+    Raises EngineDiedError if `work` does.
+    """
+    died: EngineDiedError | None = None
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_cancel_when_gone, receive, nursery.cancel_scope)
-        # A server may also report a client that left by failing the send.
-        with suppress(OSError):
+        try:
             await work()
+        except* EngineDiedError as group:
+            died = EngineDiedError(str(group.exceptions[0]))
+        except* OSError:
+            pass  # A server may also report a client that left by failing the send.
         nursery.cancel_scope.cancel("the response is complete")
+    if died is not None:
+        raise died
 
 
 async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:

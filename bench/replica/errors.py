@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from math import ceil
 
 import msgspec
 
@@ -66,3 +67,19 @@ def context_exceeded(max_model_len: int, output_tokens: int) -> RequestError:
         f"the input prompt or the number of requested output tokens.",
         "input_tokens",
     )
+
+
+def simulated_error(status: HTTPStatus) -> RequestError:
+    """An error that was asked for; a client may try again in a second where the status says so."""
+    later = status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
+    kind = "InternalServerError" if status == HTTPStatus.INTERNAL_SERVER_ERROR else None
+    message = "This error is simulated: a share of requests fails by error_rate."
+    headers = ((b"retry-after", b"1"),) if later else ()
+    return RequestError(status, message, kind=kind, headers=headers)
+
+
+def engine_down(seconds: float) -> RequestError:
+    """503 for as long as a crashed engine is not up again."""
+    message = "The simulated engine crashed and is not up again yet."
+    headers = ((b"retry-after", str(max(1, ceil(seconds))).encode()),)
+    return RequestError(HTTPStatus.SERVICE_UNAVAILABLE, message, headers=headers)

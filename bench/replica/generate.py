@@ -1,88 +1,100 @@
-"""Chat and completions: from a request to sequences, and from those to an answer."""
+"""Chat and completions: from a request to jobs, and from those to an answer."""
 
 from __future__ import annotations
-
-from contextlib import ExitStack
 
 import msgspec
 import trio
 
 from bench.replica import replies
-from bench.replica.answer import filled, opening
+from bench.replica.answer import Answer, Limits, write
 from bench.replica.asgi import Send, send_head, send_whole
-from bench.replica.engine import Engine, Job
-from bench.replica.engine import Sequence as Running
+from bench.replica.blocks import Blocks
+from bench.replica.core import Core, Job, Run, running, wait_for_all
 from bench.replica.requests import (
     MAX_PROMPTS,
-    MESSAGE_TOKENS,
     ChatRequest,
     CompletionRequest,
     GenerateRequest,
+    chat_blocks,
     check_generate,
     check_max_tokens,
-    count_prompt,
+    prompt_blocks,
     prompts,
 )
 from bench.replica.settings import ReplicaSettings
 
+__all__ = ["Plan", "plan_chat", "plan_completion", "serve"]
+
 COMPLETION_MAX_TOKENS = 16
 """What vLLM makes of a completion request that names no `max_tokens`."""
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """One answer to give: its text, and the job that takes the time."""
+
+    answer: Answer
+    job: Job
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A request that can be served, and all that serving it takes."""
 
     identity: replies.Identity
-    jobs: list[Job]
+    answers: list[Planned]
     chat: bool
     stream: bool
     include_usage: bool
     tokens_per_chunk: int
 
+    @property
+    def jobs(self) -> list[Job]:
+        """One for each answer."""
+        return [planned.job for planned in self.answers]
 
-def plan_chat(request: ChatRequest, settings: ReplicaSettings, identity: replies.Identity) -> Plan:
+
+async def plan_chat(
+    request: ChatRequest, settings: ReplicaSettings, identity: replies.Identity
+) -> Plan:
     """Raises RequestError (400) if the request cannot be served."""
     check_generate(request)
     given = request.max_completion_tokens
     param = "max_tokens" if given is None else "max_completion_tokens"
     max_tokens = request.max_tokens if given is None else given
-    check_max_tokens(max_tokens, settings.max_model_len, param)
-    texts = [message.text for message in request.messages]
-    prompt_tokens = count_prompt(
-        [*texts], MESSAGE_TOKENS * len(texts), max_tokens or 1, settings.max_model_len
-    )
-    said = (text for text, m in zip(texts, request.messages, strict=True) if m.role == "user")
-    words = [*said][-1:]
-    job = _job(request, settings, "".join(words), prompt_tokens, max_tokens)
-    return _plan(request, settings, identity, [job], chat=True)
+    context = settings.context_tokens
+    check_max_tokens(max_tokens, context, param)
+    blocks = await chat_blocks(request.messages, max_tokens or 1, context)
+    said = [message for message in request.messages if message.role == "user"]
+    words = said[-1].text if said else ""
+    answers = [await _planned(request, settings, blocks, words, max_tokens)]
+    return _plan(request, settings, identity, answers, chat=True)
 
 
-def plan_completion(
+async def plan_completion(
     request: CompletionRequest, settings: ReplicaSettings, identity: replies.Identity
 ) -> Plan:
     """Raises RequestError (400) if the request cannot be served."""
     check_generate(request)
     max_tokens = COMPLETION_MAX_TOKENS if request.max_tokens is None else request.max_tokens
-    check_max_tokens(max_tokens, settings.max_model_len, "max_tokens")
-    jobs = []
+    check_max_tokens(max_tokens, settings.context_tokens, "max_tokens")
+    answers = []
     for prompt in prompts(request.prompt, MAX_PROMPTS, "prompt"):
-        prompt_tokens = count_prompt([prompt], 0, max_tokens, settings.max_model_len)
+        blocks = await prompt_blocks(prompt, max_tokens, settings.context_tokens)
         words = prompt if isinstance(prompt, str) else ""
-        jobs.append(_job(request, settings, words, prompt_tokens, max_tokens))
-    return _plan(request, settings, identity, jobs, chat=False)
+        answers.append(await _planned(request, settings, blocks, words, max_tokens))
+    return _plan(request, settings, identity, answers, chat=False)
 
 
 def _plan(
     request: GenerateRequest,
     settings: ReplicaSettings,
     identity: replies.Identity,
-    jobs: list[Job],
+    answers: list[Planned],
     *,
     chat: bool,
 ) -> Plan:
     return Plan(
         identity=identity,
-        jobs=jobs,
+        answers=answers,
         chat=chat,
         stream=bool(request.stream),
         include_usage=request.include_usage,
@@ -90,89 +102,110 @@ def _plan(
     )
 
 
-def _job(
+async def _planned(
     request: GenerateRequest,
     settings: ReplicaSettings,
+    blocks: Blocks,
     words: str,
-    prompt_tokens: int,
     max_tokens: int | None,
-) -> Job:
-    room = settings.max_model_len - prompt_tokens
-    beginning = opening(settings, words, prompt_tokens)
-    limit, reason = max_tokens or room, "length"
-    if max_tokens is None and not request.ignore_eos and len(beginning) <= room:
-        limit, reason = len(beginning), "stop"
-    return Job(
-        prompt_tokens=prompt_tokens,
-        pieces=filled(settings, beginning, request.seed or 0),
-        limit=limit,
-        limit_reason=reason,
+) -> Planned:
+    prompt_tokens, prompt = max(1, blocks.tokens), blocks.whole()
+    limits = Limits(
+        max_tokens=max_tokens,
+        room=settings.context_tokens - prompt_tokens,
+        ignore_eos=request.ignore_eos,
         stops=request.stops,
         include_stop=request.include_stop_str_in_output,
     )
+    answer = await write(settings, words, prompt_tokens, request.seed or 0, limits)
+    blocks.add_tokens(answer.pieces)
+    job = Job(
+        prompt_tokens=prompt_tokens,
+        tokens=len(answer.pieces),
+        reason=answer.reason,
+        prompt=prompt,
+        answer=blocks.whole()[len(prompt) :],
+    )
+    return Planned(answer, job)
 
 
-async def serve(plan: Plan, engine: Engine, send: Send) -> None:
-    """Runs the plan and sends its answer; if it is cancelled, its sequences are aborted at once."""
-    with ExitStack() as running:
-        sequences = [running.enter_context(engine.sequence(job)) for job in plan.jobs]
-        await (_stream if plan.stream else _whole)(plan, sequences, send)
+async def serve(plan: Plan, core: Core, send: Send) -> None:
+    """Runs the plan and sends its answer; if it is cancelled, its jobs are aborted at once.
+
+    Raises EngineDiedError.
+    """
+    with running(core, plan.jobs) as runs:
+        await (_stream if plan.stream else _whole)(plan, runs, send)
 
 
 class _StreamWriter:
-    """Writes what sequences release as events, one `send` each."""
+    """Writes what answers release as events, one `send` each."""
 
     def __init__(self, plan: Plan, send: Send) -> None:
         kind = "chat.completion.chunk" if plan.chat else "text_completion"
-        self._frames = replies.ChunkFrames(plan.identity, kind, len(plan.jobs))
+        self._plan = plan
+        self._frames = replies.ChunkFrames(plan.identity, kind, len(plan.answers))
         self._role_due = plan.chat
-        self._usage_follows = plan.include_usage
         self._send = send
+        # With several answers, one event is not to be begun within another.
+        self._turn = trio.Lock() if len(plan.answers) > 1 else None
 
-    async def text(self, index: int, text: str, running: Running) -> None:
-        # The role is known at once, but an engine says nothing before its first token is due.
-        if self._role_due:
-            self._role_due = False
-            await self._write(self._frames.role())
-        if running.finish_reason is None:
+    async def answer(self, index: int, run: Run) -> None:
+        """All of one answer, chunk by chunk."""
+        answer = self._plan.answers[index].answer
+        released, sent = answer.released, 0
+        while True:
+            wanted = sent + self._plan.tokens_per_chunk if sent else 1
+            made = await run.wait(min(wanted, len(released)))
+            text = released[sent] if made == sent + 1 else "".join(released[sent:made])
+            sent = made
+            if self._role_due:
+                # Known at once, but an engine says nothing before its first token is due.
+                self._role_due = False
+                await self._write(self._frames.role())
+            if sent == len(released):
+                break
             await self._write(self._frames.text(index, text))
-        else:
-            last = self._frames.last(index, text, running, more=self._usage_follows)
-            await self._write(last)
+        more = self._plan.include_usage
+        await self._write(self._frames.last(index, text, answer, more=more))
 
-    async def end(self, sequences: list[Running]) -> None:
-        if self._usage_follows:
-            await self._write(self._frames.usage(sequences))
+    async def end(self, usage: replies.Usage) -> None:
+        if self._plan.include_usage:
+            await self._write(self._frames.usage(usage))
         await self._write(replies.DONE, more=False)
 
     async def _write(self, body: bytes, *, more: bool = True) -> None:
-        await self._send({"type": "http.response.body", "body": body, "more_body": more})
+        event = {"type": "http.response.body", "body": body, "more_body": more}
+        if self._turn is None:
+            await self._send(event)
+            return
+        async with self._turn:
+            await self._send(event)
 
 
-async def _stream(plan: Plan, sequences: list[Running], send: Send) -> None:
+async def _stream(plan: Plan, runs: list[Run], send: Send) -> None:
     writer = _StreamWriter(plan, send)
     await send_head(send, 200, b"text/event-stream; charset=utf-8")
-    live = [*enumerate(sequences)]
-    while live:
-        for index, sequence in live:
-            await writer.text(index, await sequence.next_chunk(plan.tokens_per_chunk), sequence)
-        live = [(index, each) for index, each in live if each.finish_reason is None]
-    await writer.end(sequences)
-
-
-async def _whole(plan: Plan, sequences: list[Running], send: Send) -> None:
-    texts: list[list[str]] = [[] for _ in sequences]
-    async with trio.open_nursery() as nursery:
-        for sequence, pieces in zip(sequences, texts, strict=True):
-            nursery.start_soon(_collect, sequence, pieces)
-    joined = ["".join(pieces) for pieces in texts]
-    if plan.chat:
-        body = replies.chat_document(plan.identity, joined[0], sequences[0])
+    if len(runs) == 1:
+        await writer.answer(0, runs[0])
     else:
-        body = replies.completion_document(plan.identity, joined, sequences)
-    await send_whole(send, body)
+        async with trio.open_nursery() as nursery:
+            for index, run in enumerate(runs):
+                nursery.start_soon(writer.answer, index, run)
+    await writer.end(_usage(plan, runs))
 
 
-async def _collect(sequence: Running, pieces: list[str]) -> None:
-    while sequence.finish_reason is None:
-        pieces.append(await sequence.next_chunk(1))
+async def _whole(plan: Plan, runs: list[Run], send: Send) -> None:
+    await wait_for_all(runs, plan.jobs)
+    answers = [planned.answer for planned in plan.answers]
+    document = replies.chat_document if plan.chat else replies.completion_document
+    await send_whole(send, document(plan.identity, answers, _usage(plan, runs)))
+
+
+def _usage(plan: Plan, runs: list[Run]) -> replies.Usage:
+    cached = [run.cached_tokens for run in runs]
+    return replies.Usage(
+        prompt_tokens=sum(planned.job.prompt_tokens for planned in plan.answers),
+        completion_tokens=sum(run.made for run in runs),
+        cached_tokens=None if None in cached else sum(each or 0 for each in cached),
+    )

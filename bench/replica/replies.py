@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
-from bench.replica.engine import Sequence as Running
+from bench.replica.answer import Answer
 
 FINGERPRINT = "triolet-demo-simulation"
 """In `system_fingerprint` and `owned_by`: for programs, what the text says to people."""
@@ -23,6 +23,28 @@ class Identity(msgspec.Struct, frozen=True):
     id: str
     created: int
     model: str
+
+
+class Usage(NamedTuple):
+    """Tokens of one request, all its answers together."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int | None = None
+    """Of the prompt, found in the prefix cache; None where there is none."""
+
+    def document(self, *, whole: bool) -> dict[str, Any]:
+        """What stands under `usage`; a `whole` answer has a null where a stream has nothing."""
+        document: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "total_tokens": self.prompt_tokens + self.completion_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
+        if self.cached_tokens is not None:
+            document["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
+        elif whole:
+            document["prompt_tokens_details"] = None
+        return document
 
 
 class ChunkFrames:
@@ -59,64 +81,54 @@ class ChunkFrames:
         """The text of one chunk of choice `index`."""
         return self._opens[index] + _encode(text) + self._close
 
-    def last(self, index: int, text: str, running: Running, *, more: bool) -> bytes:
+    def last(self, index: int, text: str, answer: Answer, *, more: bool) -> bytes:
         """The text and end of choice `index`; `more` if a usage event follows."""
         close = b'"finish_reason":%b,"stop_reason":%b,"token_ids":null}]' % (
-            _encode(running.finish_reason),
-            _encode(running.stop_reason),
+            _encode(answer.reason),
+            _encode(answer.stop_reason),
         )
         mark = b"" if more else b',"system_fingerprint":' + _encode(FINGERPRINT)
         return self._opens[index] + _encode(text) + self._after_text + close + mark + b"}\n\n"
 
-    def usage(self, sequences: Sequence[Running]) -> bytes:
+    def usage(self, usage: Usage) -> bytes:
         """The event after the last text, for clients that asked for it."""
-        usage = _encode(usage_of(sequences))
-        mark = _encode(FINGERPRINT)
-        return self._head + b',"choices":[],"system_fingerprint":%b,"usage":%b}\n\n' % (mark, usage)
+        document, mark = _encode(usage.document(whole=False)), _encode(FINGERPRINT)
+        ending = b',"choices":[],"system_fingerprint":%b,"usage":%b}\n\n' % (mark, document)
+        return self._head + ending
 
 
-def usage_of(sequences: Sequence[Running]) -> dict[str, int]:
-    """Tokens of all `sequences` of one request together."""
-    prompt = sum(running.prompt_tokens for running in sequences)
-    completion = sum(running.tokens for running in sequences)
-    return {
-        "prompt_tokens": prompt,
-        "total_tokens": prompt + completion,
-        "completion_tokens": completion,
-    }
-
-
-def chat_document(identity: Identity, text: str, running: Running) -> bytes:
+def chat_document(identity: Identity, answers: Sequence[Answer], usage: Usage) -> bytes:
     """A whole chat answer."""
-    choice = {
-        "index": 0,
-        "message": {
-            "role": "assistant",
-            "content": text,
-            "refusal": None,
-            "annotations": None,
-            "audio": None,
-            "function_call": None,
-            "reasoning": None,
-        },
-        **_ending(running),
-    }
-    return _document(identity, "chat.completion", [choice], [running])
+    choices = [
+        {
+            "index": index,
+            "message": {
+                "role": "assistant",
+                "content": "".join(answer.released),
+                "refusal": None,
+                "annotations": None,
+                "audio": None,
+                "function_call": None,
+                "reasoning": None,
+            },
+            **_ending(answer),
+        }
+        for index, answer in enumerate(answers)
+    ]
+    return _document(identity, "chat.completion", choices, usage)
 
 
-def completion_document(
-    identity: Identity, texts: Sequence[str], sequences: Sequence[Running]
-) -> bytes:
+def completion_document(identity: Identity, answers: Sequence[Answer], usage: Usage) -> bytes:
     """A whole completion: one choice for each prompt."""
     choices = [
-        {"index": index, "text": text, **_ending(running)}
-        for index, (text, running) in enumerate(zip(texts, sequences, strict=True))
+        {"index": index, "text": "".join(answer.released), **_ending(answer)}
+        for index, answer in enumerate(answers)
     ]
-    return _document(identity, "text_completion", choices, sequences)
+    return _document(identity, "text_completion", choices, usage)
 
 
 def embedding_document(
-    identity: Identity, vectors: Sequence[list[float] | str], prompt_tokens: int
+    identity: Identity, vectors: Sequence[list[float] | str], usage: Usage
 ) -> bytes:
     """Embeddings, as lists of numbers or as base64 of little-endian 32-bit floats."""
     return _encode(
@@ -129,28 +141,21 @@ def embedding_document(
                 {"index": index, "object": "embedding", "embedding": vector}
                 for index, vector in enumerate(vectors)
             ],
-            "usage": {
-                "prompt_tokens": prompt_tokens,
-                "total_tokens": prompt_tokens,
-                "completion_tokens": 0,
-                "prompt_tokens_details": None,
-            },
+            "usage": usage.document(whole=True),
         }
     )
 
 
-def _ending(running: Running) -> dict[str, Any]:
+def _ending(answer: Answer) -> dict[str, Any]:
     return {
         "logprobs": None,
-        "finish_reason": running.finish_reason,
-        "stop_reason": running.stop_reason,
+        "finish_reason": answer.reason,
+        "stop_reason": answer.stop_reason,
         "token_ids": None,
     }
 
 
-def _document(
-    identity: Identity, kind: str, choices: list[dict[str, Any]], sequences: Sequence[Running]
-) -> bytes:
+def _document(identity: Identity, kind: str, choices: list[dict[str, Any]], usage: Usage) -> bytes:
     return _encode(
         {
             "id": identity.id,
@@ -160,7 +165,7 @@ def _document(
             "choices": choices,
             "service_tier": None,
             "system_fingerprint": FINGERPRINT,
-            "usage": {**usage_of(sequences), "prompt_tokens_details": None},
+            "usage": usage.document(whole=True),
             "prompt_logprobs": None,
             "kv_transfer_params": None,
         }

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import re
 from http import HTTPStatus
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from bench.replica.blocks import Blocks, TooLongError
 from bench.replica.errors import RequestError, bad_value, context_exceeded
-from bench.replica.tokens import count
 
 MAX_STOPS = 64
 MAX_STOP_CHARS = 1024
 MAX_PROMPTS = 64
 MAX_EMBEDDING_INPUTS = 2048
-MESSAGE_TOKENS = 4
-"""What a chat template adds to each message: a role and its marks."""
+_MARKS: Final = ("<end>", "<next>", "\n")
+"""What a chat template adds to each message, besides its role."""
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
 _WHERE = re.compile(r" - at `\$\.([^`.\[]+)")
@@ -127,18 +127,35 @@ def check_max_tokens(max_tokens: int | None, max_model_len: int, param: str) -> 
         )
 
 
-def count_prompt(texts: list[Prompt], overhead: int, output_tokens: int, max_model_len: int) -> int:
-    """Tokens of one prompt made of `texts`, with `overhead` for what a template adds; 1 at least.
+async def prompt_blocks(given: Prompt, output_tokens: int, max_model_len: int) -> Blocks:
+    """One prompt as blocks. Raises RequestError (400) if it leaves no room for `output_tokens`."""
+    blocks, room = Blocks(), max_model_len - output_tokens
+    try:
+        if isinstance(given, str):
+            await blocks.add_text(given, room)
+        else:
+            await blocks.add_ids(given, room)
+    except TooLongError as error:
+        raise context_exceeded(max_model_len, output_tokens) from error
+    return blocks
 
-    Raises RequestError (400) if they and `output_tokens` exceed `max_model_len`.
+
+async def chat_blocks(messages: list[Message], output_tokens: int, max_model_len: int) -> Blocks:
+    """A conversation as blocks; errors as of `prompt_blocks`.
+
+    The marks of a chat template stand after each message, its role among them, and lead over to the
+    next message or to the answer: so the next turn's prompt begins with this one and its answer.
     """
-    room = max_model_len - output_tokens
-    total = overhead
-    for text in texts:
-        total += count(text, room + 1) if isinstance(text, str) else len(text)
-        if total > room:
-            raise context_exceeded(max_model_len, output_tokens)
-    return max(1, total)
+    blocks, room = Blocks(), max_model_len - output_tokens
+    try:
+        for message in messages:
+            await blocks.add_text(message.text, room)
+            blocks.add_tokens((f"<{message.role}>", *_MARKS))
+        if blocks.tokens > room:
+            raise TooLongError
+    except TooLongError as error:
+        raise context_exceeded(max_model_len, output_tokens) from error
+    return blocks
 
 
 def prompts(given: Prompts, at_most: int, param: str) -> list[Prompt]:

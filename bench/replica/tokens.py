@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import re
 from itertools import islice
+from typing import Final
+
+__all__ = ["PIECE", "count", "split"]
 
 # Leading white space belongs to the piece, as in byte-pair vocabularies. Eight characters at most,
 # so that long words, and scripts that do not put spaces between words, are several tokens.
-_PIECE = re.compile(r"\s*(?:\w{1,8}|[^\w\s])|\s+")
+PIECE: Final = r"\s*(?:\w{1,8}|[^\w\s])|\s+"
+"""One token, as a regular expression."""
+
+_PIECE = re.compile(PIECE)
 
 
 def split(text: str) -> list[str]:
