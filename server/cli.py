@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -173,15 +173,29 @@ def _refuse_options(keys: set[str], why: str) -> None:
         raise click.UsageError(f"--{key.replace('_', '-')} {why}")
 
 
-@main.command(
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-    add_help_option=False,
-)
+_PASSED_ON: dict[str, Any] = {
+    "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
+    "add_help_option": False,
+}
+
+
+@main.command(**_PASSED_ON)
 @click.pass_context
 def bench(context: click.Context) -> None:
-    """Measure. `triolet bench --help` lists what."""
+    """Measure an endpoint under load, and more. `triolet bench --help` lists what."""
+    _exec_bench(*context.args)
+
+
+@main.command(**_PASSED_ON)
+@click.pass_context
+def simulate(context: click.Context) -> None:
+    """Compare placement policies on simulated replicas: `triolet bench simulate`."""
+    _exec_bench("simulate", *context.args)
+
+
+def _exec_bench(*args: str) -> NoReturn:
     # A process of its own: the measuring side shares nothing with the server.
-    os.execv(sys.executable, [sys.executable, "-m", "bench", *context.args])
+    os.execv(sys.executable, [sys.executable, "-m", "bench", *args])
 
 
 def _raise_file_limit(wanted: int = 0) -> None:

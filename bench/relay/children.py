@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,9 @@ from types import TracebackType
 
 from bench.relay.fake import raise_descriptor_limit
 
+# Loaded here, since little may be done between fork and exec.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
+_PR_SET_PDEATHSIG = 1
 _END_S = 10.0
 _TAIL_BYTES = 2_000
 
@@ -107,6 +112,9 @@ class Child:
 def _prepare(cores: set[int]) -> None:
     os.sched_setaffinity(0, cores)
     raise_descriptor_limit()
+    # A benchmark that is killed outright must not leave its processes behind.
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def free_port() -> int:

@@ -69,10 +69,15 @@ def cpu_between(before: CpuReading, after: CpuReading) -> CpuUse:
 
 def rss_bytes(pid: int) -> int:
     """Resident memory of `pid` and its descendants. Raises ProcessLookupError if it has ended."""
-    try:
-        return sum(_resident_bytes(member) for member in [pid, *descendants(pid)])
-    except FileNotFoundError as error:
-        raise ProcessLookupError(f"process {pid} or a child of it has ended") from error
+    return _memory_bytes(pid, "VmRSS:")
+
+
+def peak_rss_bytes(pid: int) -> int:
+    """The most resident memory that `pid` and its descendants had since each began, summed.
+
+    Pages that several of them share count several times. Raises ProcessLookupError if it has ended.
+    """
+    return _memory_bytes(pid, "VmHWM:")
 
 
 def descendants(pid: int) -> list[int]:
@@ -104,8 +109,15 @@ def _stat_fields(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-def _resident_bytes(pid: int) -> int:
+def _memory_bytes(pid: int, field: str) -> int:
+    try:
+        return sum(_status_bytes(member, field) for member in [pid, *descendants(pid)])
+    except FileNotFoundError as error:
+        raise ProcessLookupError(f"process {pid} or a child of it has ended") from error
+
+
+def _status_bytes(pid: int, field: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines():
-        if line.startswith("VmRSS:"):
+        if line.startswith(field):
             return int(line.split()[1]) * 1024
     return 0

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
-import json
-import shlex
-import shutil
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.peers.gateway import Gateway
+from bench.peers.ready import await_answer
+from bench.peers.triolet import TRIOLET, serve_command, serve_config
 from bench.relay.answers import MODEL
 from bench.relay.children import Child, ChildFailed, free_port
-from bench.relay.peers import Peer, peer_command
+from bench.relay.peers import peer_command
+
+__all__ = ["DIRECT", "TRIOLET", "Proxy", "Running", "router", "start", "start_fake", "triolet"]
 
 DIRECT: Final = "direct"
-TRIOLET: Final = "triolet"
-_READY_S: Final = 60.0
 _ROOT: Final = Path(__file__).parents[2]
 
 
@@ -51,30 +49,13 @@ def triolet(command_line: str | None, version: str, replicas: Sequence[str]) -> 
 
     def command(port: int, directory: Path) -> list[str]:
         config = directory / f"triolet-{port}.toml"
-        config.write_text(_triolet_config(port, replicas))
-        given = shlex.split(command_line) if command_line else _installed_triolet()
-        return [*given, "--config", str(config)]
+        config.write_text(serve_config(port=port, model=MODEL, replicas=replicas, access_log=True))
+        return [*serve_command(command_line), "--config", str(config)]
 
     return Proxy(TRIOLET, version, command)
 
 
-def _installed_triolet() -> list[str]:
-    script = shutil.which("triolet", path=str(Path(sys.executable).parent))
-    return [script, "serve"] if script else [sys.executable, "-m", "server.cli", "serve"]
-
-
-def _triolet_config(port: int, replicas: Sequence[str]) -> str:
-    return (
-        f'listen = ["http://127.0.0.1:{port}"]\n'
-        'log_format = "json"\n'
-        "access_log = true\n\n"
-        "[[pool]]\n"
-        f"model = {json.dumps(MODEL)}\n"
-        f"replicas = {json.dumps(list(replicas))}\n"
-    )
-
-
-def router(peer: Peer, environment: Path, replicas: Sequence[str]) -> Proxy:
+def router(peer: Gateway, environment: Path, replicas: Sequence[str]) -> Proxy:
     """A peer, installed in `environment`."""
 
     def command(port: int, directory: Path) -> list[str]:
@@ -99,7 +80,7 @@ def start(proxy: Proxy, *, directory: Path, cores: set[int]) -> Running:
         environment={"PYTHONPATH": str(_ROOT)} if proxy.name == TRIOLET else None,
     )
     try:
-        _await_answer(child, port)
+        await_answer(child, port, MODEL)
     except BaseException:
         child.end()
         raise
@@ -123,34 +104,3 @@ def start_fake(index: int, *, directory: Path, cores: set[int]) -> Running:
     except BaseException:
         child.end()
         raise
-
-
-def _await_answer(child: Child, port: int) -> None:
-    """Wait for a whole chat answer: a router may listen before it knows its replicas."""
-    end_s = time.perf_counter() + _READY_S
-    last = "no answer"
-    while time.perf_counter() < end_s:
-        child.check()
-        last = _try_chat(port)
-        if last == "200":
-            return
-        time.sleep(0.1)
-    raise ChildFailed(f"{child.name} was not ready in {_READY_S:g} s ({last}): {child.tail()}")
-
-
-def _try_chat(port: int) -> str:
-    """The status of one chat request, or the error in words."""
-    body = {"model": MODEL, "messages": [{"role": "user", "content": "Ready?"}], "max_tokens": 1}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request(
-            "POST",
-            "/v1/chat/completions",
-            json.dumps(body),
-            {"content-type": "application/json", "connection": "close"},
-        )
-        return str(connection.getresponse().status)
-    except (OSError, http.client.HTTPException) as error:
-        return f"{type(error).__name__}: {error}"
-    finally:
-        connection.close()

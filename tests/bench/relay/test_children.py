@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -61,3 +63,29 @@ def test_a_child_runs_on_its_cores(tmp_path: Path) -> None:
     code = "import os; print(os.sched_getaffinity(0), flush=True)"
     with Child("one", [*PYTHON, code], log=tmp_path / "log", cores={core}) as child:
         assert child.first_line(5) == f"{{{core}}}"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+def test_a_child_ends_with_a_benchmark_that_is_killed(tmp_path: Path) -> None:
+    """Nothing can be cleaned up then, so the kernel has to."""
+    code = (
+        "import os, pathlib, signal, sys\n"
+        "from bench.relay.children import Child\n"
+        "sleeper = [sys.executable, '-I', '-S', '-c', 'import time; time.sleep(60)']\n"
+        "log = pathlib.Path(sys.argv[1])\n"
+        "print(Child('one', sleeper, log=log, cores=os.sched_getaffinity(0)).pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        check=False,
+    )
+    status = Path(f"/proc/{int(done.stdout)}/stat")
+    end_s = time.perf_counter() + 5
+    while status.exists() and ") Z " not in status.read_text():
+        assert time.perf_counter() < end_s
+        time.sleep(0.01)

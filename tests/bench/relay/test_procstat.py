@@ -75,6 +75,7 @@ def test_descendants_are_counted_in_memory() -> None:
         assert below in procstat.descendants(os.getpid())
         assert procstat.descendants(process.pid) == [below]
         assert procstat.rss_bytes(process.pid) > procstat.rss_bytes(below) > 1_000_000
+        assert procstat.peak_rss_bytes(process.pid) >= procstat.rss_bytes(process.pid)
         os.kill(below, 15)
 
 
@@ -86,6 +87,8 @@ def test_a_process_that_ended_is_told() -> None:
         procstat.read_cpu(process.pid)
     with pytest.raises(ProcessLookupError):
         procstat.rss_bytes(process.pid)
+    with pytest.raises(ProcessLookupError):
+        procstat.peak_rss_bytes(process.pid)
 
 
 def test_own_clock_agrees_with_python() -> None:
