@@ -32,6 +32,7 @@ from bench.replica.requests import (
     CompletionRequest,
     EmbeddingRequest,
     Prompt,
+    TokenizeRequest,
     decode,
     prompt_blocks,
     prompts,
@@ -40,6 +41,7 @@ from bench.replica.settings import ReplicaSettings
 from bench.replica.simulated import SimulatedCore
 from bench.replica.simulation import Simulation
 from bench.replica.steady import SteadyCore
+from bench.replica.tokenize import chat_ids, prompt_ids
 from bench.replica.vectors import as_base64, vector
 
 VERSION = "0+triolet.demo.simulation"
@@ -78,7 +80,9 @@ class Replica:
             "/version": shown(self._version),
             "/metrics": shown(self._show_metrics),
             "/v1/models": shown(self._models),
+            "/tokenize": {"POST": self._tokenize},
             "/v1/chat/completions": {"POST": self._chat},
+            "/v1/chat/completions/render": {"POST": self._render},
             "/v1/completions": {"POST": self._complete},
             "/v1/embeddings": {"POST": self._embed},
         }
@@ -190,6 +194,31 @@ class Replica:
         self._check_model(request.model)
         plan = await plan_completion(request, self.settings, self._identity(scope, "cmpl"))
         await self._serve(plan, receive, send)
+
+    async def _render(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The conversation as an engine would see it: what vLLM's router reads prefixes from."""
+        request = decode(await self._json_body(scope, receive), ChatRequest)
+        self._check_model(request.model)
+        document = {
+            "request_id": self._identity(scope, "chatcmpl").id,
+            "token_ids": await chat_ids(request.messages, self.settings.context_tokens),
+            "sampling_params": {},
+            "model": self.settings.model,
+        }
+        await self._show(scope, send, document)
+
+    async def _tokenize(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = decode(await self._json_body(scope, receive), TokenizeRequest)
+        self._check_model(request.model)
+        most = self.settings.context_tokens
+        if request.messages is not None:
+            ids = await chat_ids(request.messages, most)
+        elif request.prompt is not None:
+            ids = await prompt_ids(request.prompt, most)
+        else:
+            raise bad_value("give a prompt or messages to tokenize.", "prompt")
+        document = {"count": len(ids), "max_model_len": most, "tokens": ids, "token_strs": None}
+        await self._show(scope, send, document)
 
     async def _serve(self, plan: Plan, receive: Receive, send: Send) -> None:
         self._maybe_fail()

@@ -15,7 +15,7 @@ MAX_STOPS = 64
 MAX_STOP_CHARS = 1024
 MAX_PROMPTS = 64
 MAX_EMBEDDING_INPUTS = 2048
-_MARKS: Final = ("<end>", "<next>", "\n")
+MESSAGE_MARKS: Final = ("<end>", "<next>", "\n")
 """What a chat template adds to each message, besides its role."""
 
 _Body = TypeVar("_Body", bound=msgspec.Struct)
@@ -67,6 +67,14 @@ class Message(msgspec.Struct):
             return self.content or ""
         parts = (part if isinstance(part, str) else part.text for part in self.content)
         return "\n".join(text for text in parts if text)
+
+
+class TokenizeRequest(msgspec.Struct, kw_only=True):
+    """Of a prompt, or of a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[Message] | None = None
 
 
 class ChatRequest(GenerateRequest, kw_only=True):
@@ -150,7 +158,7 @@ async def chat_blocks(messages: list[Message], output_tokens: int, max_model_len
     try:
         for message in messages:
             await blocks.add_text(message.text, room)
-            blocks.add_tokens((f"<{message.role}>", *_MARKS))
+            blocks.add_tokens((f"<{message.role}>", *MESSAGE_MARKS))
         if blocks.tokens > room:
             raise TooLongError
     except TooLongError as error:

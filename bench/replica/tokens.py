@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final
 
-__all__ = ["PIECE", "count", "split"]
+__all__ = ["PIECE", "count", "pieces", "split"]
 
 # Leading white space belongs to the piece, as in byte-pair vocabularies. Eight characters at most,
 # so that long words, and scripts that do not put spaces between words, are several tokens.
@@ -19,6 +20,11 @@ _PIECE = re.compile(PIECE)
 def split(text: str) -> list[str]:
     """The tokens of `text`, in order; joined they are `text` again."""
     return _PIECE.findall(text)
+
+
+def pieces(text: str) -> Iterator[str]:
+    """The same, one after the other."""
+    return (match[0] for match in _PIECE.finditer(text))
 
 
 def count(text: str, at_most: int) -> int:
