@@ -106,6 +106,7 @@ class Triolet:
             "/v1/models": Route(GET=self.relay.models),
             "/v1/models/": Route(GET=self.relay.model),
             "/healthz": Route(GET=health.healthz),
+            "/health": Route(GET=health.healthz),  # where engines answer, and clients look
             "/readyz": Route(GET=health.readyz),
             "/metrics": Route(GET=health.metrics),
         }

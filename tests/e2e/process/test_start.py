@@ -49,7 +49,8 @@ async def test_the_demo_from_nothing(
     """With no configuration and no engine: two simulated replicas, which say what they are."""
     began = time.monotonic()
     async with serving(tmp_path, demo=True) as server, server.client() as client:
-        assert (await client.get("/healthz")).json() == {"status": "ok"}
+        for path in ("/healthz", "/health"):  # the second is where engines answer
+            assert (await client.get(path)).json() == {"status": "ok"}
         ready_s = time.monotonic() - began
         record_property("ready_s", round(ready_s, 3))
         assert ready_s < 3.0
