@@ -20,14 +20,18 @@ class Calls:
         """When it reached its replica."""
         self.first_s = array("d")
         self.ended_s = array("d")
-        self.prompt_tokens = array("l")
-        self.cached_tokens = array("l")
-        self.output_tokens = array("l")
-        self.replica = array("l")
+        self.prompt_tokens = array("q")
+        self.cached_tokens = array("q")
+        self.output_tokens = array("q")
+        self.replica = array("q")
         self.group = array("q")
         self.tier: list[str] = []
         self.refused: dict[str, int] = {}
         """By tier: those that could not be served at all."""
+        self.not_sent = 0
+        """Turns after a refused one: without its answer there is nothing to go on with."""
+        self.broken_groups: set[int] = set()
+        """Fan-out runs that miss a branch, and so never ended."""
 
     def __len__(self) -> int:
         return len(self.asked_s)
@@ -47,6 +51,9 @@ class Calls:
         self.group.append(session.group)
         self.tier.append(session.tier)
 
-    def refuse(self, tier: str) -> None:
-        """A request was refused."""
-        self.refused[tier] = self.refused.get(tier, 0) + 1
+    def refuse(self, session: Session, not_sent: int = 0) -> None:
+        """A request was refused, and with it the session's `not_sent` turns after it."""
+        self.refused[session.tier] = self.refused.get(session.tier, 0) + 1
+        self.not_sent += not_sent
+        if session.group:
+            self.broken_groups.add(session.group)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
 import trio
 
-from balancer.policies import POLICIES, Policy, Random, RoundRobin
+from balancer.policies import POLICIES, Policy, Random
 from bench.engine import Profile, find_profile
+from bench.engine.profile import read_profile
 from bench.report.statistics import summarize
 from bench.simulate.figures import Row, row_of
-from bench.simulate.limits import least_ttft_s, one_replica
-from bench.simulate.play import play, replica_name
+from bench.simulate.limits import best_hit_rate, found_at_best, least_ttft_s
+from bench.simulate.play import longest_served, play, replica_name
 from bench.simulate.reference import REFERENCE
 from bench.simulate.reference import Engine as KnownEngine
 from bench.simulate.reference import Fleet as KnownFleet
@@ -32,8 +35,8 @@ __all__ = [
     "simulate_workload",
 ]
 
-INFINITE_CACHE: Final = "limit: one replica, infinite cache"
-CLAIRVOYANT: Final = "limit: clairvoyant, no queue"
+INFINITE_CACHE: Final = "limit: infinite cache"
+CLAIRVOYANT: Final = "limit: clairvoyant"
 LIMITS: Final = (INFINITE_CACHE, CLAIRVOYANT)
 
 _TYPICAL_CONTEXT: Final = 2_000
@@ -65,33 +68,41 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     policy: str
     """One of `POLICY_NAMES` or `LIMITS`."""
     fleet: tuple[str, ...]
-    """A profile's name for each replica; what the workload says if empty."""
+    """For each replica the name of its profile, or the path of the JSON file it is in."""
     options: WorkloadOptions
     max_in_flight: int | None = None
     """The pool's bound for each replica."""
 
 
 def parse_fleet(text: str) -> tuple[str, ...]:
-    """`h100-llama-8b:4,a100-llama-8b:2` as one name for each replica.
+    """`h100-llama-8b:4,mine.json:2` as one name for each replica.
 
     Raises ValueError (ProfileError for a profile that does not exist).
     """
     names: list[str] = []
     for part in text.split(","):
-        name, _, count = part.strip().partition(":")
-        find_profile(name)
-        if not (count or "1").isdecimal() or int(count or 1) < 1:
+        name, colon, count = part.strip().partition(":")
+        if not name or (colon and not (count.isdecimal() and int(count) > 0)):
             raise ValueError(f"{part!r} in fleet {text!r}: expected profile:count, count 1 or more")
+        _profile(name)
         names += [name] * int(count or 1)
     return tuple(names)
+
+
+def _profile(name: str) -> Profile:
+    return read_profile(Path(name)) if name.endswith(".json") else find_profile(name)
 
 
 def simulate(cell: Cell) -> Row:
     """Run one cell."""
     workload = WORKLOADS[cell.workload](cell.options)
-    fleet = [find_profile(name) for name in cell.fleet]
+    kinds = {name: _profile(name) for name in cell.fleet}
     return simulate_workload(
-        workload, fleet, cell.policy, seed=cell.options.seed, max_in_flight=cell.max_in_flight
+        workload,
+        [kinds[name] for name in cell.fleet],
+        cell.policy,
+        seed=cell.options.seed,
+        max_in_flight=cell.max_in_flight,
     )
 
 
@@ -103,45 +114,30 @@ def simulate_workload(
     seed: int = 0,
     max_in_flight: int | None = None,
 ) -> Row:
-    """The row of `policy` (or of a limit) for `workload` on these engines."""
+    """The row of `policy` (or of a limit) for `workload` on these engines; `seed` is the policy's.
+
+    Raises KeyError for a policy that is neither of `POLICY_NAMES` nor of `LIMITS`.
+    """
     began_s = time.process_time()
-    if policy == CLAIRVOYANT:
-        return _clairvoyant(workload, fleet, began_s)
-    if policy == INFINITE_CACHE:
-        single = [one_replica(_fastest(fleet), len(fleet))]
-        played = play(workload, single, RoundRobin)
+    if policy in LIMITS:
+        row = _limit(workload, fleet, policy, seed)
     else:
         made = _POLICIES[policy]
         played = play(
             workload, fleet, lambda: made(_known(fleet, seed)), max_in_flight=max_in_flight
         )
-    return row_of(workload.name, policy, played, time.process_time() - began_s)
+        row = row_of(workload.name, policy, played, seed=seed)
+    return msgspec.structs.replace(row, cpu_s=time.process_time() - began_s)
 
 
-def _fastest(fleet: Sequence[Profile]) -> Profile:
-    return max(fleet, key=lambda profile: profile.prefill_tokens_per_s)
-
-
-def _clairvoyant(workload: Workload, fleet: Sequence[Profile], began_s: float) -> Row:
-    bounds_s = least_ttft_s(workload, _fastest(fleet))
-    return Row(
-        workload=workload.name,
-        policy=CLAIRVOYANT,
-        requests=len(bounds_s),
-        refused=0,
-        duration_s=0.0,
-        ttft_s=summarize(bounds_s),
-        itl_s=None,
-        gap_p99_s=None,
-        latency_s=None,
-        output_tokens_per_s=None,
-        hit_rate=None,
-        skew=None,
-        preemptions=0,
-        runs_s=None,
-        tiers=[],
-        cpu_s=time.process_time() - began_s,
-    )
+def _limit(workload: Workload, fleet: Sequence[Profile], limit: str, seed: int) -> Row:
+    # What is found in the blocks of any replica is found in blocks of their common divisor.
+    block_tokens = math.gcd(*{profile.block_tokens for profile in fleet})
+    found = found_at_best(workload, block_tokens, longest_served(fleet))
+    row = Row(workload=workload.name, policy=limit, seed=seed, requests=len(found))
+    if limit == INFINITE_CACHE:
+        return msgspec.structs.replace(row, hit_rate=best_hit_rate(found))
+    return msgspec.structs.replace(row, ttft_s=summarize(least_ttft_s(found, fleet)))
 
 
 def _known(fleet: Sequence[Profile], seed: int) -> KnownFleet:

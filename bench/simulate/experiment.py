@@ -9,19 +9,24 @@ were not part of what could be taken over; four A10 with an 8B model come near i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from statistics import fmean, stdev
 from typing import Final, NamedTuple
 
 import click
 
-from bench.simulate.cell import POLICY_NAMES, Cell, parse_fleet, simulate
+from bench.simulate.cell import POLICY_NAMES, Cell
+from bench.simulate.command import fleet_named, names_of
 from bench.simulate.figures import Row
+from bench.simulate.processes import simulate_all
 from bench.workload.named import ABOUT, WorkloadOptions
 
 __all__ = ["experiment_command", "run", "text"]
 
 _CONCURRENCY: Final = 20
 _SESSIONS: Final = 60
+_SESSIONS_PER_REPLICA: Final = 15
+"""Of the workload `multi-turn` at scale 1."""
 
 
 class Measure(NamedTuple):
@@ -55,19 +60,24 @@ MEASURES: Final = (
 
 def run(policies: Sequence[str], fleet: tuple[str, ...], seeds: int) -> dict[str, list[Row]]:
     """The rows of each policy, one for each seed; the workload is the same for all of a seed."""
-    share = 1 / len(fleet)
+    cells = [_cell(policy, fleet, seed) for policy in policies for seed in range(1, seeds + 1)]
     rows: dict[str, list[Row]] = {}
-    for policy in policies:
-        for seed in range(1, seeds + 1):
-            options = WorkloadOptions(
-                replicas=len(fleet),
-                rate=_CONCURRENCY * share,
-                scale=_SESSIONS / 15 * share,
-                seed=seed,
-            )
-            cell = Cell(workload="multi-turn", policy=policy, fleet=fleet, options=options)
-            rows.setdefault(policy, []).append(simulate(cell))
+    with closing(simulate_all(cells)) as simulated:
+        for row in simulated:
+            rows.setdefault(row.policy, []).append(row)
     return rows
+
+
+def _cell(policy: str, fleet: tuple[str, ...], seed: int) -> Cell:
+    # The workload is sized by the replica; the experiment had so many sessions in all.
+    share = 1 / len(fleet)
+    options = WorkloadOptions(
+        replicas=len(fleet),
+        rate=_CONCURRENCY * share,
+        scale=_SESSIONS / _SESSIONS_PER_REPLICA * share,
+        seed=seed,
+    )
+    return Cell(workload="multi-turn", policy=policy, fleet=fleet, options=options)
 
 
 def text(rows: dict[str, list[Row]]) -> str:
@@ -76,9 +86,10 @@ def text(rows: dict[str, list[Row]]) -> str:
     lines = [["", *policies, "last : first", "published"]]
     for measure in MEASURES:
         values = {policy: [measure.value(row) for row in rows[policy]] for policy in policies}
-        ratio = fmean(values[policies[-1]]) / fmean(values[policies[0]])
+        first, last = fmean(values[policies[0]]), fmean(values[policies[-1]])
+        ratio = f"{last / first:.2f}" if first else "-"
         cells = [_mean(values[policy], measure.form) for policy in policies]
-        lines.append([measure.title, *cells, f"{ratio:.2f}", measure.published])
+        lines.append([measure.title, *cells, ratio, measure.published])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
@@ -104,13 +115,7 @@ def _mean(values: Sequence[float], form: str) -> str:
 @click.option("--seeds", type=click.IntRange(min=1), default=5, show_default=True)
 def experiment_command(fleet: str, policies: str, seeds: int) -> None:
     """Play the published prefix-balancing experiment again: round robin against prefix-aware."""
-    names = tuple(name.strip() for name in policies.split(","))
-    unknown = [name for name in names if name not in POLICY_NAMES]
-    if unknown:
-        raise click.UsageError(f"there is no policy {unknown[0]!r}; there are {POLICY_NAMES}")
-    try:
-        replicas = parse_fleet(fleet)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    names = names_of(policies, POLICY_NAMES, "policy")
+    replicas = fleet_named(fleet)
     click.echo(f"{ABOUT['multi-turn']}\nReplicas: {fleet} (simulated); means of {seeds} seeds.\n")
     click.echo(text(run(names, replicas, seeds)))

@@ -24,37 +24,45 @@ class TierRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One policy on one workload. What nothing was measured of is None."""
+    """One policy on one workload. What nothing was measured of is None; a limit has only the
+    figure that it limits.
+    """
 
     workload: str
     policy: str
+    seed: int = 0
     requests: int
     """Answered."""
-    refused: int
-    duration_s: float
+    refused: int = 0
+    not_sent: int = 0
+    """Turns after a refused one in its session."""
+    duration_s: float = 0.0
     """From the first request to the last answer's end, virtual."""
-    ttft_s: Summary | None
+    ttft_s: Summary | None = None
     """From when the request should have been sent to its first token."""
-    itl_s: Summary | None
+    itl_s: Summary | None = None
     """Per request: mean time between its tokens after the first."""
-    gap_p99_s: float | None
+    gap_p99_s: float | None = None
     """99th percentile of the times between two tokens, pooled over all requests."""
-    latency_s: Summary | None
-    output_tokens_per_s: float | None
-    hit_rate: float | None
+    latency_s: Summary | None = None
+    """From when the request should have been sent to its last token."""
+    output_tokens_per_s: float | None = None
+    """All output tokens over `duration_s`."""
+    hit_rate: float | None = None
     """Share of all prompt tokens that the engines found in their caches."""
-    skew: float | None
+    skew: float | None = None
     """Busy time of the busiest replica over the mean; 1 is even."""
-    preemptions: int
-    runs_s: Summary | None
+    preemptions: int = 0
+    runs_s: Summary | None = None
     """Whole fan-out runs, from the first request to the last answer; None without any."""
-    tiers: list[TierRow]
-    cpu_s: float
-    """What the simulation took."""
+    tiers: list[TierRow] = []
+    """By name; empty if all are of one."""
+    cpu_s: float = 0.0
+    """What the simulation took; all else is the same for the same seed."""
 
 
-def row_of(workload: str, policy: str, played: Played, cpu_s: float) -> Row:
-    """The figures of one run."""
+def row_of(workload: str, policy: str, played: Played, *, seed: int = 0) -> Row:
+    """The figures of one run, without `cpu_s`."""
     calls, engines = played.calls, played.engines
     gaps = Gaps()
     for engine in engines:
@@ -64,8 +72,10 @@ def row_of(workload: str, policy: str, played: Played, cpu_s: float) -> Row:
     return Row(
         workload=workload,
         policy=policy,
+        seed=seed,
         requests=len(calls),
         refused=sum(calls.refused.values()),
+        not_sent=calls.not_sent,
         duration_s=duration_s,
         ttft_s=summarize(_differences(calls.asked_s, calls.first_s)),
         itl_s=summarize(_itls(calls)),
@@ -77,7 +87,6 @@ def row_of(workload: str, policy: str, played: Played, cpu_s: float) -> Row:
         preemptions=sum(engine.books.preemptions for engine in engines),
         runs_s=summarize(_runs(calls)),
         tiers=_tiers(calls),
-        cpu_s=cpu_s,
     )
 
 
@@ -99,7 +108,7 @@ def _runs(calls: Calls) -> list[float]:
     began: dict[int, float] = {}
     ended: dict[int, float] = {}
     for group, asked_s, ended_s in zip(calls.group, calls.asked_s, calls.ended_s, strict=True):
-        if group:
+        if group and group not in calls.broken_groups:
             began[group] = min(asked_s, began.get(group, asked_s))
             ended[group] = max(ended_s, ended.get(group, ended_s))
     return [ended[group] - began[group] for group in began]

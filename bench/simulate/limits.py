@@ -3,66 +3,78 @@
 from __future__ import annotations
 
 import math
-
-import msgspec
+from collections.abc import Collection, Iterator
+from typing import NamedTuple
 
 from bench.engine import Profile
 from bench.engine.kvcache import KVCache
-from bench.workload.model import Segment, Turn, Workload, prompt_tokens
+from bench.workload.model import Segment, Session, Turn, Workload, prompt_tokens
 
-__all__ = ["least_ttft_s", "one_replica"]
+__all__ = ["Found", "best_hit_rate", "found_at_best", "least_ttft_s"]
 
 _BLOCKS_WITHOUT_END = 1 << 50
 
 
-def one_replica(profile: Profile, replicas: int) -> Profile:
-    """One engine in place of `replicas`: as fast as all of them, with a cache that forgets nothing.
+class Found(NamedTuple):
+    """One prompt, and what of it a cache that forgets nothing would hold."""
 
-    Its hit rate is the most that placement can reach: every prompt meets all that came before it.
+    cached_tokens: int
+    prompt_tokens: int
+
+
+def found_at_best(workload: Workload, block_tokens: int, longest: int) -> list[Found]:
+    """Each request as it would fare with one cache for all replicas that forgets nothing.
+
+    Each finds, in whole blocks of `block_tokens`, all prompts and answers before it. The order of
+    requests is that of their due times, those that follow an answer after all others; in a closed
+    loop that of the sessions. Whoever comes first, each distinct block is missed once, so the hit
+    rate does not depend on it. A turn of more than `longest` tokens and those after it in the
+    session are refused under every policy, and left out here too.
     """
-    share = 1 / replicas
-    return msgspec.structs.replace(
-        profile,
-        name=f"{replicas} x {profile.name} in one, infinite cache",
-        step_s=profile.step_s * share,
-        sequence_s=profile.sequence_s * share,
-        weights_s=profile.weights_s * share,
-        token_s=profile.token_s * share,
-        attention_s=profile.attention_s * share,
-        context_s=profile.context_s * share,
-        expert_weights_s=profile.expert_weights_s * share,
-        link_s=profile.link_s * share,
-        kv_tokens=_BLOCKS_WITHOUT_END * profile.block_tokens,
-        max_num_seqs=profile.max_num_seqs * replicas,
-    )
+    cache = KVCache(_BLOCKS_WITHOUT_END, block_tokens)
+    return [_found(cache, turn) for turn in _in_order(workload, longest)]
 
 
-def least_ttft_s(workload: Workload, profile: Profile) -> list[float]:
-    """For each request a TTFT that no placement can undercut, in seconds.
+def best_hit_rate(found: Collection[Found]) -> float | None:
+    """The share of all prompt tokens that placement can at best have found; None without any."""
+    tokens = sum(each.prompt_tokens for each in found)
+    return sum(each.cached_tokens for each in found) / tokens if tokens else None
 
-    As if each found a replica that does nothing else and has kept all prompts and answers that any
-    replica has seen before it. Requests are taken in the order of their due times, those of a
-    closed loop in the order of the sessions.
+
+def least_ttft_s(found: Collection[Found], fleet: Collection[Profile]) -> list[float]:
+    """For each request a TTFT that no placement undercuts, in seconds: as if it met an engine of
+    the fleet's fastest kind that does nothing else and holds all of `Found`.
+
+    Where requests share a beginning, the later one has the advantage. A policy may by chance turn
+    two of them round; it is the distribution that no policy can beat.
     """
-    cache = KVCache(_BLOCKS_WITHOUT_END, profile.block_tokens)
-    bounds = []
-    for turn in _in_order(workload):
-        tokens = prompt_tokens(turn.prompt)
-        segments = (*turn.prompt, Segment(turn.answer, turn.output_tokens))
-        cached = cache.match(segments, tokens)
-        held = cache.hold(segments, cached)
-        cache.take(held, cache.needed(held, tokens + turn.output_tokens))
-        cache.publish(held, tokens + turn.output_tokens)
-        cache.release(held)
-        bounds.append(_alone_s(profile, cached, tokens))
-    return bounds
+    kinds = set(fleet)
+    return [min(_alone_s(profile, *each) for profile in kinds) for each in found]
 
 
-def _in_order(workload: Workload) -> list[Turn]:
-    turns = [turn for session in workload.sessions for turn in session.turns]
-    if workload.concurrency is None:
-        turns.sort(key=lambda turn: math.inf if turn.due_s is None else turn.due_s)
-    return turns
+def _in_order(workload: Workload, longest: int) -> Iterator[Turn]:
+    turns = (turn for session in workload.sessions for turn in _served(session, longest))
+    if workload.concurrency is not None:
+        return turns
+    return iter(sorted(turns, key=lambda turn: math.inf if turn.due_s is None else turn.due_s))
+
+
+def _served(session: Session, longest: int) -> Iterator[Turn]:
+    for turn in session.turns:
+        if prompt_tokens(turn.prompt) + turn.output_tokens > longest:
+            return
+        yield turn
+
+
+def _found(cache: KVCache, turn: Turn) -> Found:
+    tokens = prompt_tokens(turn.prompt)
+    segments = (*turn.prompt, Segment(turn.answer, turn.output_tokens))
+    cached = cache.match(segments, tokens)
+    held = cache.hold(segments, cached)
+    cache.take(held, cache.needed(held, tokens + turn.output_tokens))
+    cache.publish(held, tokens + turn.output_tokens)
+    cache.release(held)
+    return Found(cached, tokens)
 
 
 def _alone_s(profile: Profile, cached: int, tokens: int) -> float:

@@ -6,13 +6,15 @@ the pool picks, books, hands out and queues, and the policy is told what happens
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import trio
 
 from balancer.errors import PoolBusy
 from balancer.policies import Policy
-from balancer.pool import Pool
+from balancer.pool import Pool, PoolStatistics
 from balancer.replica import Lease, Replica
 from balancer.wire.connect import Dialer
 from bench.engine import Clockwork, Engine, JumpClock, Profile
@@ -21,18 +23,28 @@ from bench.simulate.ask import TurnAsk
 from bench.simulate.calls import Calls
 from bench.workload.model import Session, Turn, Workload
 
-__all__ = ["Fleet", "Played", "play"]
+__all__ = ["Fleet", "Played", "longest_served", "play", "replica_name"]
 
 Fleet = Sequence[Profile]
 """The engines behind the replicas `http://sim-0`, `http://sim-1`, ..."""
 
 
-class Played:
+class Played(NamedTuple):
     """What happened."""
 
-    def __init__(self, calls: Calls, engines: Sequence[Engine]) -> None:
-        self.calls = calls
-        self.engines = engines
+    calls: Calls
+    engines: Sequence[Engine]
+    """As they are at the end."""
+    pool: PoolStatistics
+    """At the end, when nothing should be left in it."""
+
+
+def longest_served(fleet: Fleet) -> int:
+    """Tokens, prompt and answer together, that every replica of `fleet` can serve.
+
+    A mixed fleet behind one model name has one context length: that of the smallest.
+    """
+    return min(Engine(profile).longest for profile in set(fleet))
 
 
 def replica_name(number: int) -> str:
@@ -68,12 +80,13 @@ async def _play(
     stage = _Stage(fleet, policy(), max_in_flight, queue, queue_s)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(stage.clockwork.run)
+        nursery.start_soon(stage.wake_in_turn)
         if workload.concurrency is None:
             await _open_loop(workload, stage)
         else:
             await _closed_loop(workload, stage, workload.concurrency)
         nursery.cancel_scope.cancel("all is played")
-    return Played(stage.calls, stage.engines)
+    return Played(stage.calls, stage.engines, stage.pool.statistics())
 
 
 async def _open_loop(workload: Workload, stage: _Stage) -> None:
@@ -81,8 +94,15 @@ async def _open_loop(workload: Workload, stage: _Stage) -> None:
     async with trio.open_nursery() as nursery:
         for session in workload.sessions:
             if session.turns and session.turns[0].due_s is not None:
-                await trio.sleep_until(session.turns[0].due_s)
+                await _sleep_until(session.turns[0].due_s)
             nursery.start_soon(stage.play_session, session)
+            # Trio starts the tasks of one moment in any order, unless each has a pass of its own.
+            await trio.lowlevel.checkpoint()
+
+
+async def _sleep_until(due_s: float) -> None:
+    if due_s > trio.current_time():
+        await trio.sleep_until(due_s)
 
 
 async def _closed_loop(workload: Workload, stage: _Stage, concurrency: int) -> None:
@@ -101,10 +121,11 @@ async def _closed_loop(workload: Workload, stage: _Stage, concurrency: int) -> N
 class _Call:
     """One request on its way: what an engine's sequence leads back to."""
 
-    __slots__ = ("done", "lease")
+    __slots__ = ("done", "lease", "stage")
 
-    def __init__(self, lease: Lease) -> None:
+    def __init__(self, lease: Lease, stage: _Stage) -> None:
         self.lease = lease
+        self.stage = stage
         self.done = trio.Event()
 
 
@@ -116,7 +137,7 @@ def _ended(running: Running) -> None:
     call: _Call = running.owner
     call.lease.cached_tokens = running.cached_tokens
     call.lease.release()
-    call.done.set()
+    call.stage.wake(call)
 
 
 class _Stage:
@@ -137,35 +158,60 @@ class _Stage:
             Replica(replica_name(number), Dialer(), max_in_flight=max_in_flight)
             for number in range(len(fleet))
         ]
-        # A mixed fleet behind one model name has one context length: that of the smallest.
-        self._longest = min(engine.longest for engine in self.engines)
+        self._longest = longest_served(fleet)
         self._numbers = {replica: number for number, replica in enumerate(replicas)}
-        self._pool = Pool("simulated", replicas, policy, queue=queue, queue_s=queue_s)
+        self.pool = Pool("simulated", replicas, policy, queue=queue, queue_s=queue_s)
+        self._woken_s = -1.0
+        self._to_wake: deque[_Call] = deque()
+        self._several = trio.Event()
+
+    def wake(self, call: _Call) -> None:
+        """Its answer is there: its session goes on.
+
+        Trio runs the tasks of one moment in any order. Of calls that end together each is woken
+        after the one before it has gone on, so that the same seed gives the same run.
+        """
+        now_s = trio.current_time()
+        if self._woken_s != now_s:
+            self._woken_s = now_s
+            call.done.set()
+        else:
+            self._to_wake.append(call)
+            self._several.set()
+
+    async def wake_in_turn(self) -> None:
+        """Wakes the second and further calls of a moment, until cancelled."""
+        while True:
+            await self._several.wait()
+            while self._to_wake:
+                self._to_wake.popleft().done.set()
+                await trio.lowlevel.checkpoint()
+            self._several = trio.Event()
 
     async def play_session(self, session: Session) -> None:
         """All turns, one after the other; a refused one ends the session."""
-        for turn in session.turns:
+        for place, turn in enumerate(session.turns):
             if turn.due_s is not None:
-                await trio.sleep_until(turn.due_s)
+                await _sleep_until(turn.due_s)
             elif turn.delay_s:
                 await trio.sleep(turn.delay_s)
             if not await self._play_turn(session, turn):
+                self.calls.refuse(session, len(session.turns) - place - 1)
                 return
 
     async def _play_turn(self, session: Session, turn: Turn) -> bool:
+        """Whether it was answered."""
         asked_s = trio.current_time() if turn.due_s is None else turn.due_s
         # No router knows how long an answer will be, and few clients set a limit that says so.
         ask = TurnAsk(turn.prompt, None, str(session.id))
         if ask.prompt_tokens + turn.output_tokens > self._longest:
-            self.calls.refuse(session.tier)
             return False
         try:
-            lease = await self._pool.lease((), ask)
+            lease = await self.pool.lease((), ask)
         except PoolBusy:
-            self.calls.refuse(session.tier)
             return False
         number = self._numbers[lease.replica]
-        call = _Call(lease)
+        call = _Call(lease, self)
         running = Running(turn.prompt, turn.output_tokens, turn.answer, call)
         engine = self.engines[number]
         engine.submit(running, trio.current_time())

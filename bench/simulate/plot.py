@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Final
 
-from bench.simulate.figures import Row
-from bench.simulate.table import COLUMNS, Column, best_of
+from bench.simulate.table import COLUMNS, Column, Line, best_of
 
 __all__ = ["page"]
 
@@ -30,18 +29,19 @@ rect { fill: var(--bar); } rect.best { fill: var(--best); }
 """
 
 
-def page(rows: Mapping[str, Sequence[Row]], about: Mapping[str, str], command: str) -> str:
-    """The whole page; `rows` and `about` by workload, `command` is what was run."""
+def page(tables: Mapping[str, Sequence[Line]], about: Mapping[str, str], command: str) -> str:
+    """The whole page; `tables` and `about` by workload, `command` is what was run."""
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
         "<meta name='viewport' content='width=device-width'>",
         f"<title>Placement policies, simulated</title><style>{_STYLE}</style>",
         "<h1>Placement policies, simulated</h1>",
         f"<p><code>{escape(command)}</code></p>",
-        "<p>Green: the best, or within 1 % of it. TTFT is drawn on a logarithmic scale.</p>",
+        "<p>Green: the best, and what cannot be told from it. TTFT is drawn on a logarithmic "
+        "scale.</p>",
     ]
-    for workload, of_workload in rows.items():
-        charts = [_chart(column, of_workload) for column in COLUMNS if column.title in _SHOWN]
+    for workload, lines in tables.items():
+        charts = [_chart(column, lines) for column in COLUMNS if column.title in _SHOWN]
         parts.append(
             f"<h2>{escape(workload)}</h2><p>{escape(about.get(workload, ''))}</p>"
             f"<div class='row'>{''.join(charts)}</div>"
@@ -49,11 +49,11 @@ def page(rows: Mapping[str, Sequence[Row]], about: Mapping[str, str], command: s
     return "".join(parts) + "</html>\n"
 
 
-def _chart(column: Column, rows: Sequence[Row]) -> str:
+def _chart(column: Column, lines: Sequence[Line]) -> str:
     title = "TTFT p90 (ms)" if column.title == "p90" else column.title
-    values = [(row.policy, column.value(row)) for row in rows]
+    values = [(line.policy, column.mean(line)) for line in lines]
     known = [(policy, value) for policy, value in values if value is not None]
-    best = best_of(column, rows)
+    best = best_of(column, lines)
     log = column.title == "p90"
     most = max((value for _, value in known), default=0.0)
     least = min((value for _, value in known if value > 0), default=1.0)

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean, stdev
 from typing import Final, NamedTuple
 
+from bench.report.intervals import student_interval
 from bench.report.statistics import Summary
 from bench.simulate.cell import LIMITS
 from bench.simulate.figures import Row
 
-__all__ = ["COLUMNS", "Column", "best_of", "markdown", "text"]
+__all__ = ["COLUMNS", "Column", "Line", "best_of", "lines_of", "markdown", "text"]
+
+
+class Line(NamedTuple):
+    """One line of the table."""
+
+    policy: str
+    rows: Sequence[Row]
+    """One for each seed, in the same order for every policy."""
 
 
 class Column(NamedTuple):
@@ -22,6 +32,23 @@ class Column(NamedTuple):
     least_is_best: bool = True
     within: float = 0.01
     """Values so near the best one (as a share of it) are marked as best too."""
+
+    def values(self, line: Line) -> list[float]:
+        """One for each seed that has one."""
+        return [value for row in line.rows if (value := self.value(row)) is not None]
+
+    def mean(self, line: Line) -> float | None:
+        """Over the seeds; None if nothing was measured."""
+        values = self.values(line)
+        return fmean(values) if values else None
+
+
+def lines_of(rows: Sequence[Row]) -> list[Line]:
+    """The rows of one workload, those of one policy on one line."""
+    by_policy: dict[str, list[Row]] = {}
+    for row in rows:
+        by_policy.setdefault(row.policy, []).append(row)
+    return [Line(policy, of_policy) for policy, of_policy in by_policy.items()]
 
 
 def _ms(summary: Summary | None, statistic: str) -> float | None:
@@ -44,37 +71,38 @@ COLUMNS: Final = (
 _RUNS: Final = Column("run p50 s", lambda row: row.runs_s.p50 if row.runs_s else None, ".2f")
 
 
-def text(rows: Sequence[Row]) -> str:
-    """The rows of one workload as an aligned table; `*` marks the best of each column."""
-    columns = _columns(rows)
+def text(lines: Sequence[Line]) -> str:
+    """One workload as an aligned table; `*` marks the best of each column."""
+    columns = _columns(lines)
     cells = [["policy", *(column.title for column in columns)]]
-    cells += [[name, *values] for name, values in _cells(rows, columns)]
+    cells += [[name, *values] for name, values in _cells(lines, columns)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
+    written = [
         "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]).rstrip()
         for line in cells
     ]
-    return "\n".join([*lines, *_notes(rows)])
+    return "\n".join([*written, *_notes(lines)])
 
 
-def markdown(rows: Sequence[Row]) -> str:
-    """The same as a Markdown table."""
-    columns = _columns(rows)
-    lines = [
+def markdown(lines: Sequence[Line]) -> str:
+    """The same as a Markdown table, the best in bold."""
+    columns = _columns(lines)
+    written = [
         "| policy | " + " | ".join(column.title for column in columns) + " |",
         "|---|" + "---:|" * len(columns),
     ]
-    for name, values in _cells(rows, columns):
-        lines.append(f"| {name} | " + " | ".join(map(_bold, values)) + " |")
-    notes = _notes(rows)
-    return "\n".join([*lines, *(["", *notes] if notes else [])])
+    for name, values in _cells(lines, columns):
+        written.append(f"| {name} | " + " | ".join(map(_bold, values)) + " |")
+    notes = _notes(lines)
+    return "\n".join([*written, *(["", *notes] if notes else [])])
 
 
 def _bold(value: str) -> str:
     return f"**{value[:-1]}**" if value.endswith("*") else value.rstrip()
 
 
-def _columns(rows: Sequence[Row]) -> tuple[Column, ...]:
+def _columns(lines: Sequence[Line]) -> tuple[Column, ...]:
+    rows = [row for line in lines for row in line.rows]
     columns = list(COLUMNS)
     if any(row.runs_s for row in rows):
         columns.append(_RUNS)
@@ -87,33 +115,64 @@ def _tier_column(name: str) -> Column:
         found = [tier.ttft_s for tier in row.tiers if tier.tier == name]
         return _ms(found[0], "p99") if found else None
 
-    return Column(f"{name} p99", value, ",.0f")
+    return Column(f"{name} TTFT p99", value, ",.0f")
 
 
-def _cells(rows: Sequence[Row], columns: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
-    best = [best_of(column, rows) for column in columns]
-    for row in rows:
+def _cells(lines: Sequence[Line], columns: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
+    best = [best_of(column, lines) for column in columns]
+    for line in lines:
         values = []
         for column, good in zip(columns, best, strict=True):
-            value = column.value(row)
-            mark = "*" if row.policy in good else " "
-            values.append("-  " if value is None else format(value, column.form) + mark)
-        yield row.policy, values
+            mark = "*" if line.policy in good else " "
+            values.append(_written(column, line) + mark)
+        yield line.policy, values
 
 
-def best_of(column: Column, rows: Sequence[Row]) -> set[str]:
-    """The policies that are best in a column, near ones included; limits do not compete."""
-    values = {row.policy: column.value(row) for row in rows if row.policy not in LIMITS}
-    known = {policy: value for policy, value in values.items() if value is not None}
-    if not known:
-        return set()
-    least, most = min(known.values()), max(known.values())
-    if most - least <= column.within * most:
-        return set()  # all the same: nobody is best
-    best = least if column.least_is_best else most
-    return {policy for policy, value in known.items() if abs(value - best) <= column.within * best}
+def _written(column: Column, line: Line) -> str:
+    values = column.values(line)
+    if not values:
+        return "-"
+    spread = f" ±{format(stdev(values), column.form)}" if len(values) > 1 else ""
+    return format(fmean(values), column.form) + spread
 
 
-def _notes(rows: Sequence[Row]) -> list[str]:
-    refused = [row for row in rows if row.refused and row.policy not in LIMITS]
-    return [f"{row.policy}: {row.refused} requests refused" for row in refused]
+def best_of(column: Column, lines: Sequence[Line]) -> set[str]:
+    """The policies that are best in a column, as far as can be told.
+
+    From the best one on, in their order, all that are within `column.within` of it or differ from
+    it, seed by seed, by no more than chance explains (a 95 % interval of the differences holds 0).
+    Empty if that goes for all of them. Limits do not compete.
+    """
+    means = [(column.mean(line), line) for line in lines if line.policy not in LIMITS]
+    known = [(mean, line) for mean, line in means if mean is not None]
+    ranked = sorted(known, key=lambda one: one[0], reverse=not column.least_is_best)
+    best: set[str] = set()
+    for mean, line in ranked:
+        near = abs(mean - ranked[0][0]) <= column.within * abs(ranked[0][0])
+        if not near and not _alike(column, line, ranked[0][1]):
+            return best
+        best.add(line.policy)
+    return set()
+
+
+def _alike(column: Column, one: Line, other: Line) -> bool:
+    """Whether chance explains the difference: the same seed is the same traffic for both."""
+    mine, theirs = column.values(one), column.values(other)
+    if len(mine) != len(theirs):
+        return False
+    differences = [value - against for value, against in zip(mine, theirs, strict=True)]
+    interval = student_interval(differences)
+    return interval is not None and interval.holds(0.0)
+
+
+def _notes(lines: Sequence[Line]) -> list[str]:
+    refused = {line.policy: _refusals(line.rows) for line in lines if line.policy not in LIMITS}
+    if len(set(refused.values())) == 1 and len(refused) > 1:
+        refused = {"every policy": next(iter(refused.values()))}
+    return [f"{policy}: {told}" for policy, told in refused.items() if told]
+
+
+def _refusals(rows: Sequence[Row]) -> str:
+    refused, not_sent = sum(row.refused for row in rows), sum(row.not_sent for row in rows)
+    after = f", and {not_sent} turns after them not sent" if not_sent else ""
+    return f"{refused} requests refused{after}" if refused else ""

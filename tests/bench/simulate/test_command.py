@@ -1,0 +1,148 @@
+"""`triolet bench simulate` says what is wrong before it starts, and keeps what it has simulated."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from bench.simulate.command import simulate_command
+from bench.simulate.experiment import experiment_command
+
+ROOT = Path(__file__).parents[3]
+SMALL = ("--scale", "0.01", "--jobs", "1")
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(simulate_command, arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--policy", "best"), "'best'"),
+        (("--policy", "random,best"), "'best'"),
+        (("--policy", ","), "no policy"),
+        (("--workload", "chat"), "'chat'"),
+        (("--fleet", "h100-llama-8b:none"), "'h100-llama-8b:none'"),
+        (("--fleet", "h1000-llama-8b:4"), "h100-llama-8b"),
+        (("--scale", "0"), "--scale"),
+        (("--rate", "-1"), "--rate"),
+        (("--seeds", "0"), "--seeds"),
+        (("--jobs", "0"), "--jobs"),
+        (("--max-in-flight", "0"), "--max-in-flight"),
+        (("--json", "no/such/place/figures.json"), "no/such/place"),
+        (("--html", "."), "--html"),
+    ],
+)
+def test_what_is_wrong_is_named(arguments: tuple[str, ...], named: str) -> None:
+    """At once, with an exit status of its own and no traceback."""
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert named in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("option", ["--policy", "--fleet"])
+def test_experiment_names_what_is_wrong(option: str) -> None:
+    """The same there."""
+    result = CliRunner().invoke(experiment_command, [option, "wrong"])
+    assert result.exit_code == 2
+    assert "wrong" in result.output
+
+
+def test_list_shows_workloads_and_policies() -> None:
+    """Without simulating anything."""
+    listed = invoke("--list").output
+    assert "  hot-prefix: " in listed
+    assert "\n  least_request\n" in listed
+
+
+@pytest.mark.slow
+def test_tables_and_files(tmp_path: Path) -> None:
+    """A table for each workload; all figures as JSON; the same tables as Markdown; a page."""
+    files = {name: tmp_path / f"out.{name}" for name in ("json", "markdown", "html")}
+    arguments = [word for name, file in files.items() for word in (f"--{name}", str(file))]
+    result = invoke(
+        *("--workload", "hot-prefix,agent", "--policy", "random,random,round_robin"),
+        *("--seeds", "2", *SMALL, *arguments),
+    )
+    assert result.exit_code == 0, result.output
+    assert result.output.count("limit: clairvoyant") == 2
+    assert result.output.index("\nhot-prefix: ") < result.output.index("\nagent: ")
+    document = json.loads(files["json"].read_text())
+    assert document["fleets"] == dict.fromkeys(("hot-prefix", "agent"), ["h100-llama-8b"] * 4)
+    rows = document["workloads"]["agent"]
+    assert [(row["policy"], row["seed"]) for row in rows] == [
+        (policy, seed)
+        for policy in ("random", "round_robin", "limit: infinite cache", "limit: clairvoyant")
+        for seed in (1, 2)
+    ]
+    assert rows[0]["ttft_s"]["count"] == rows[0]["requests"]
+    assert files["markdown"].read_text().count("\n| round_robin |") == 2
+    assert files["html"].read_text().count("<h2>") == 2
+
+
+@pytest.mark.slow
+def test_experiment_compares_the_last_with_the_first() -> None:
+    """The table has the published figures beside the simulated ones."""
+    result = CliRunner().invoke(
+        experiment_command, ["--seeds", "1", "--policy", "round_robin,higress_prefix"]
+    )
+    assert result.exit_code == 0, result.output
+    [hits] = [line for line in result.output.splitlines() if line.startswith("prefix cache hits")]
+    *_, before, after, ratio, _, _, _ = hits.split()
+    assert float(before) < 50 < 85 < float(after)
+    assert float(ratio) == pytest.approx(float(after) / float(before), abs=0.02)
+    assert hits.endswith("40 -> 80")
+
+
+@pytest.mark.slow
+def test_interrupted_run_writes_what_there_is(tmp_path: Path) -> None:
+    """Ctrl-C after the first table: it is in the file, the processes are gone, no traceback."""
+    file = tmp_path / "partial.json"
+    command = [
+        *(sys.executable, "-u", "-m", "bench", "simulate", "--workload", "hot-prefix,conversation"),
+        *("--policy", "round_robin", "--no-limits", "--jobs", "2", "--json", str(file)),
+    ]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Also where the tests themselves run with interrupts ignored, as a shell's job does.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    assert process.stdout is not None
+    try:
+        while not (line := process.stdout.readline()).startswith("round_robin"):
+            assert line, "it ended before its first table"
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        _end_group(process)
+    assert process.returncode != 0
+    assert "Traceback" not in errors
+    assert list(json.loads(file.read_text())["workloads"]) == ["hot-prefix"]
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    for _ in range(100):  # who is killed leaves the group at once
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.01)
