@@ -39,7 +39,7 @@ __all__ = ["calibrate"]
     help="The engine's KV cache, as it says at its start.",
 )
 @click.option("--max-num-batched-tokens", type=click.IntRange(min=1))
-@click.option("--api-key", envvar="TRIOLET_BENCH_API_KEY", show_envvar=True)
+@click.option("--api-key", envvar="BENCH_API_KEY", show_envvar=True)
 @click.option(
     "--extra-inputs",
     multiple=True,

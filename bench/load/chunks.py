@@ -17,6 +17,8 @@ from bench.workload.text import count_tokens
 __all__ = ["BadAnswer", "Count", "StreamNotes", "error_text", "read_whole"]
 
 _MESSAGE_CHARS: Final = 300
+_MOST_TOKENS: Final = 1_000_000_000
+"""More than this, or less than none, is no count of tokens."""
 
 Count = Callable[[str], int]
 """Tokens of a text."""
@@ -154,9 +156,8 @@ class StreamNotes:
             self._answer.append(text)
 
     def _first_tokens(self, chunk: _Chunk, text: str) -> int:
-        if chunk.usage is not None and chunk.usage.completion_tokens:
-            return chunk.usage.completion_tokens
-        return max(1, self._count(text))
+        said = chunk.usage and _plausible(chunk.usage.completion_tokens)
+        return said or max(1, self._count(text))
 
     def end(self) -> str:
         """The answer's text, once the body has ended.
@@ -231,12 +232,17 @@ def _other_text(delta: _Delta) -> str:
 
 
 def _note_usage(record: Record, usage: _Usage) -> None:
-    record.input_tokens = usage.prompt_tokens
-    record.output_tokens = usage.completion_tokens
+    record.input_tokens = _plausible(usage.prompt_tokens)
+    record.output_tokens = _plausible(usage.completion_tokens)
     if usage.prompt_tokens_details is not None:
-        record.cached_tokens = usage.prompt_tokens_details.cached_tokens
+        record.cached_tokens = _plausible(usage.prompt_tokens_details.cached_tokens)
     if usage.completion_tokens_details is not None:
-        record.reasoning_tokens = usage.completion_tokens_details.reasoning_tokens
+        record.reasoning_tokens = _plausible(usage.completion_tokens_details.reasoning_tokens)
+
+
+def _plausible(tokens: int | None) -> int | None:
+    """A count as the server says it; None, as if it said nothing, for what cannot be one."""
+    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None
 
 
 def error_text(body: bytes) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, Final, NamedTuple
 
@@ -24,10 +25,12 @@ from bench.workload.text import count_tokens
 __all__ = ["Ask", "LoadClient"]
 
 _ERROR_BYTES: Final = 65_536
+_ERROR_S: Final = 1.0
+"""An error's body is waited for so long: the status alone says that the request failed."""
 _ANSWER_BYTES: Final = 67_108_864
 _FOUND_CLOSED_S: Final = 0.05
 """A connection that was closed before it was used says so within a round trip."""
-_QUEUE: Final = re.compile(rb"(?:^|[,\s])queue\s*;[^,]*?dur=([0-9.]+)")
+_QUEUE: Final = re.compile(rb"(?:^|[,\s])queue\s*;[^,]*?dur=(\d{1,9}(?:\.\d+)?)(?!\d)")
 _REPLICA_HEADERS: Final = (
     b"x-triolet-replica",
     b"x-gateway-destination-endpoint-served",  # the Gateway API's inference extension, llm-d
@@ -136,6 +139,7 @@ class LoadClient:
                     "tokens are counted by the client"
                 )
         # Not a second try: the target was asked in words it does not know.
+        record.head_s = record.status = None
         return await self._ask(ask, record, usage=False)
 
     async def _ask(self, ask: Ask, record: Record, *, usage: bool) -> str | None:
@@ -237,10 +241,12 @@ class LoadClient:
         self._note_head(record, answer)
         if answer.status // 100 != 2:
             await self._refused(connection, answer, record, usage=request.usage)
+        encoding = answer.get(b"content-encoding")
+        if encoding not in (None, b"identity"):
+            raise BadAnswer("invalid", f"compressed ({encoding!r}), which nobody asked for")
         if self._plan.streaming:
             return await self._stream(connection, answer, record)
-        text = await _read_body(connection, _ANSWER_BYTES)
-        return read_whole(text, record, self._now(), self._count)
+        return read_whole(await _whole_body(connection), record, self._now(), self._count)
 
     def _note_head(self, record: Record, answer: Head) -> None:
         record.status = answer.status
@@ -256,7 +262,7 @@ class LoadClient:
     ) -> None:
         """Raises `BadAnswer` for an error status."""
         record.retry_after_s = _retry_after(answer.get(b"retry-after"))
-        body = await _read_body(connection, _ERROR_BYTES, whole=False)
+        body = await _beginning(connection)
         if answer.status in (400, 422) and usage and b"stream_options" in body:
             raise _UsageRefused
         why = error_text(body) or "answered without a body"
@@ -265,7 +271,7 @@ class LoadClient:
     async def _stream(self, connection: Connection, answer: Head, record: Record) -> str:
         kind = (answer.get(b"content-type") or b"").partition(b";")[0].strip().lower()
         if kind != b"text/event-stream":
-            body = await _read_body(connection, _ERROR_BYTES, whole=False)
+            body = await _beginning(connection)
             if b'"error"' in body[:256]:
                 raise BadAnswer("in_band", error_text(body))
             shown = kind.decode("latin-1") or "nothing named"
@@ -300,18 +306,22 @@ class _Lent:
             self._keeper.give_back(self._connection)
 
 
-async def _read_body(connection: Connection, limit: int, *, whole: bool = True) -> bytes:
-    """The body; of one over `limit` bytes the beginning, unless it is wanted `whole`."""
-    pieces: list[bytes] = []
-    size = 0
+async def _whole_body(connection: Connection) -> bytes:
+    body = bytearray()
     while data := await connection.read():
-        pieces.append(data)
-        size += len(data)
-        if size > limit:
-            if whole:
-                raise BadAnswer("invalid", f"more than {limit} bytes")
-            break
-    return b"".join(pieces)
+        body += data
+        if len(body) > _ANSWER_BYTES:
+            raise BadAnswer("invalid", f"more than {_ANSWER_BYTES} bytes")
+    return bytes(body)
+
+
+async def _beginning(connection: Connection) -> bytes:
+    """What comes soon of a body that only tells of an error, whether or not it comes whole."""
+    body = bytearray()
+    with trio.move_on_after(_ERROR_S), suppress(AnswerLost, AnswerInvalid):
+        while len(body) < _ERROR_BYTES and (data := await connection.read()):
+            body += data
+    return bytes(body)
 
 
 def _retry_after(value: bytes | None) -> float | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +14,7 @@ from bench.load.flags import load_flags
 if TYPE_CHECKING:
     from bench.load.chosen import Chosen
     from bench.load.result import RunResult
+    from bench.report.run import Run
 
 __all__ = ["load"]
 
@@ -24,34 +27,71 @@ def load(**given: Any) -> None:
     """Measure an OpenAI-compatible endpoint under load.
 
     Exits with 0; with 1 if every request failed or too many did; with 130 after Ctrl-C, the report
-    of what was measured until then being written all the same.
+    of what was measured until then being written all the same; a second one ends even that.
     """
+    try:
+        sys.exit(_load(given))
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)
+
+
+def _load(given: dict[str, Any]) -> int:
+    """Measure and report; the exit code."""
     from bench.load.chosen import choose
     from bench.load.handover import command_line, report_run
     from bench.report.metrics import analyse
     from bench.report.sweep import sweep_text
     from bench.report.table import run_text
-    from bench.report.write import write_reports
 
     chosen = choose(given)
+    _check_destination(given)
     results = _measure(chosen, given)
     runs = [
         report_run(result, name=given["name"], command=command_line(), config=_config(given))
         for result in results
     ]
-    for run in runs:
-        run.warnings += chosen.bad_lines.messages[:1] and [
-            f"{chosen.bad_lines.count} malformed lines were skipped, the first: "
-            f"{chosen.bad_lines.messages[0]}"
-        ]
+    for number, run in enumerate(runs):
+        run.warnings += _of_data(chosen, again=number > 0)
     analyses = [analyse(run) for run in runs]
-    for analysis in analyses:
-        click.echo(run_text(analysis.run, analysis.metrics))
+    tables = [run_text(analysis.run, analysis.metrics) for analysis in analyses]
     if len(analyses) > 1:
-        click.echo(sweep_text(analyses))
-    written = write_reports(runs, given["artifact_dir"], prefix=given["profile_export_prefix"])
+        tables.append(sweep_text(analyses))
+    _deliver(runs, "\n".join(tables), given)
+    return _exit_code(results, given["failed_request_threshold"])
+
+
+def _of_data(chosen: Chosen, *, again: bool) -> Iterator[str]:
+    """What the report of a load point, the first or one that came again, should say of its data."""
+    skipped = chosen.bad_lines
+    if skipped.count:
+        yield f"{skipped.count} malformed lines were skipped, the first: {skipped.messages[0]}"
+    if again and any(session.texts for session in islice(chosen.workload.sessions, 1)):
+        yield (
+            "an earlier load point sent the same recorded prompts: they can have been in the "
+            "target's prefix cache"
+        )
+
+
+def _check_destination(given: dict[str, Any]) -> None:
+    from bench.report.write import check_destination
+
+    try:
+        check_destination(given["artifact_dir"], given["profile_export_prefix"])
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"the report could not be written: {error}") from error
+
+
+def _deliver(runs: list[Run], tables: str, given: dict[str, Any]) -> None:
+    """Files first: nothing is lost where nobody reads what is printed."""
+    from bench.report.write import write_reports
+
+    try:
+        written = write_reports(runs, given["artifact_dir"], prefix=given["profile_export_prefix"])
+    except OSError as error:
+        click.echo(tables)
+        raise click.ClickException(f"the report could not be written: {error}") from error
+    click.echo(tables)
     click.echo(f"report: {written[0]}")
-    sys.exit(_exit_code(results, given["failed_request_threshold"]))
 
 
 def _measure(chosen: Chosen, given: dict[str, Any]) -> list[RunResult]:
@@ -84,8 +124,6 @@ def _measure(chosen: Chosen, given: dict[str, Any]) -> list[RunResult]:
         return run_alone(points)
     except ValueError as error:
         raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
 
 
 def _words_of_point(number: int) -> Any:
@@ -104,7 +142,7 @@ def _config(given: dict[str, Any]) -> dict[str, Any]:
     return {
         name.replace("_", "-"): value if isinstance(value, plain) else str(value)
         for name, value in given.items()
-        if value not in (None, (), False, "") and name not in hidden
+        if value is not None and value is not False and value not in ((), "") and name not in hidden
     }
 
 

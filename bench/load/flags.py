@@ -32,7 +32,7 @@ _TARGET = (
     click.option("--streaming/--no-streaming", default=False, show_default=True,
                  help="Ask for streams: without them there is no TTFT and no ITL."),
     click.option("--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'"),
-    click.option("--api-key", envvar="TRIOLET_BENCH_API_KEY", show_envvar=True,
+    click.option("--api-key", envvar="BENCH_API_KEY", show_envvar=True,
                  help="Sent as a bearer token; not shown in reports."),
     click.option("--extra-inputs", multiple=True, metavar="NAME:VALUE",
                  help="One more field of the request; the value is JSON if it can be read so."),

@@ -108,7 +108,9 @@ def command_line(arguments: Sequence[str] | None = None) -> str:
     """How this program was called, without keys and headers' values."""
     shown: list[str] = []
     hide = False
-    for argument in sys.argv if arguments is None else arguments:
+    for argument in ["triolet", "bench", *sys.argv[1:]] if arguments is None else arguments:
+        if argument.startswith("-H") and argument != "-H":
+            argument = "-H=***"  # its value stands in the same word
         flag, equals, _ = argument.partition("=")
         secret = flag in _SECRET_FLAGS
         shown.append("***" if hide else f"{flag}=***" if secret and equals else argument)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from itertools import count
+from math import inf
 from random import Random
 from typing import Final
 
@@ -83,7 +84,12 @@ class Phase:
         self.records: list[Record] = []
         self.stopped = False
         self.in_flight = 0
+        self._held = 0
+        self._due = inf
+        """When the arrival was due that an open loop is about to send."""
         self.capped = 0
+        self.behind_s = 0.0
+        """How long the first request that was not sent any more had been due (open loop)."""
         self.turns_not_sent = 0
         self.started_at = 0.0
 
@@ -110,6 +116,8 @@ class Phase:
 
     async def _end_in_time(self, duration_s: float, scope: trio.CancelScope) -> None:
         await trio.sleep_until(self.started_at + duration_s)
+        if not self.stopped:
+            self.behind_s = max(0.0, trio.current_time() - self._due)
         self.stop()
         scope.deadline = self.started_at + duration_s + self._plan.grace_s
 
@@ -137,7 +145,7 @@ class Phase:
         upcoming = self._next_talks()
         for offset in arrival_times(loop, self._plan.seed):
             at = self.started_at + offset
-            if self._is_over() or not await self._pause_until(at, timer):
+            if not await self._may_send(at, timer):
                 return
             if not self._ready and not upcoming and not await self._turn_is_ready():
                 return
@@ -179,10 +187,26 @@ class Phase:
                     "schedule needs recorded times"
                 )
             due = self.started_at + due_s / loop.speedup
-            if self._is_over() or not await self._pause_until(due, timer):
+            if not await self._may_send(due, timer):
                 return
             for talk in talks:
                 sessions.start_soon(self._play, talk, due)
+
+    # Both
+
+    async def _may_send(self, at: float, timer: Timer) -> bool:
+        """Wait until `at`, and then for those that wait for room: a target that does not keep up
+        must not fill the client's memory. False if sending has stopped."""
+        self._due = at
+        if not self._is_over() and await self._pause_until(at, timer):
+            while self._held and not self.stopped:
+                self._stirred = trio.Event()
+                with self._pausable():
+                    await self._stirred.wait()
+        if self._is_over():
+            return False
+        self._due = inf
+        return True
 
     # A session
 
@@ -220,7 +244,7 @@ class Phase:
         if isinstance(self._loop, Scheduled) and turn.due_s is not None:
             due = self.started_at + turn.due_s / self._loop.speedup
             return await self._pause_until(due), due
-        if first_at is not None and not think_s:
+        if first_at is not None:  # the arrival is the moment; it must not pass without a request
             return not self.stopped, first_at
         due = trio.current_time() + think_s
         if think_s and not await self._pause_until(due):
@@ -259,7 +283,12 @@ class Phase:
             self._room.acquire_nowait()
         except trio.WouldBlock:
             self.capped += 1
-            await self._room.acquire()
+            self._held += 1
+            try:
+                await self._room.acquire()
+            finally:
+                self._held -= 1
+                self._stirred.set()
 
     async def _ask(self, talk: Talk, turn: Turn, record: Record) -> str | None:
         self.records.append(record)

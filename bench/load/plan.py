@@ -33,7 +33,8 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, tag="concurrency"):
 class Rated(msgspec.Struct, frozen=True, kw_only=True, tag="request_rate"):
     """Requests come at a rate, whatever happens to those before them.
 
-    An arrival sends the turn that has been ready longest, or begins a session if none is ready.
+    An arrival sends the turn that has been ready longest, or begins a session if none is ready;
+    a think time before a session's first turn does not count then.
     """
 
     rate: float

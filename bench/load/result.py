@@ -34,6 +34,8 @@ class ClientFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Requests sent over a millisecond after their time (open loop only)."""
     capped: int = 0
     """Requests that waited because `max_in_flight` was reached."""
+    behind_s: float = 0.0
+    """How long the first request that was never sent for that reason had been due."""
     cpu_s: float = 0.0
     """CPU time of this process."""
     wall_s: float = 0.0

@@ -226,7 +226,12 @@ class _Run:
             wall_s=self._wall_s or time.perf_counter() - self._wall_from_s,
             cpu_s=self._cpu_s or time.process_time() - self._cpu_from_s,
         )
-        facts = msgspec.structs.replace(facts, capped=sum(phase.capped for phase in self._phases))
+        driven = [phase for phase in self._phases if phase.name == "profiling"]
+        facts = msgspec.structs.replace(
+            facts,
+            capped=sum(phase.capped for phase in driven),
+            behind_s=sum(phase.behind_s for phase in driven),
+        )
         warnings, spoiled = client_warnings(self._plan, measured, facts)
         return RunResult(
             plan=self._plan.shown(),
@@ -238,9 +243,7 @@ class _Run:
             started_at=self._started_at,
             duration_s=_duration_s(measured),
             sessions_started=len({record.session for record in measured}),
-            turns_not_sent=sum(
-                phase.turns_not_sent for phase in self._phases if phase.name == "profiling"
-            ),
+            turns_not_sent=sum(phase.turns_not_sent for phase in driven),
             metrics_before=self._before,
             metrics_after=self._after,
             was_cancelled=was_cancelled,
@@ -254,7 +257,7 @@ class _Run:
         )
 
     def _own_warnings(self) -> Iterator[str]:
-        rounds = self._supplies[-1].rounds if self._supplies else 0
+        rounds = self._rounds_sent()
         if rounds > 1:
             yield (
                 f"the workload's sessions were sent {rounds} times over: prompts that were sent "
@@ -273,6 +276,14 @@ class _Run:
             )
         if self._prober.skipped:
             yield f"{self._prober.skipped} probes were not sent: 256 were still without an answer"
+
+    def _rounds_sent(self) -> int:
+        """How often the sessions were sent. Of a round begun last, maybe nothing was any more."""
+        if not self._supplies:
+            return 0
+        supply = self._supplies[-1]
+        last = max((record.session for record in self._phases[-1].records), default=0)
+        return supply.rounds - (last < supply.round_from)
 
 
 def _duration_s(measured: list[Record]) -> float:

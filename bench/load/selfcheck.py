@@ -178,6 +178,12 @@ def _of_delay(plan: Plan, good: Sequence[Record], facts: ClientFacts) -> _Found:
             "flight; their effective latency (from the scheduled time) has that wait in it",
             False,
         )
+    if facts.behind_s > _LATE_S:
+        yield (
+            f"client limit: sending ended {facts.behind_s:.2f} s behind its schedule; what was due "
+            "in that time was never sent and is in no figure",
+            False,
+        )
     latency_s = quantile(
         [record.ended_s - record.sent_s for record in good if record.ended_s is not None], 0.5
     )

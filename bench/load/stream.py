@@ -20,6 +20,9 @@ __all__ = ["StreamReader"]
 # After this many receives in one call others get their turn.
 _RECEIVES: Final = 8
 
+_AFTER_DONE_S: Final = 0.5
+"""The body's end comes with `[DONE]` or right after it. It is only of use to the connection."""
+
 
 class StreamReader:
     """Feeds one answer's body to its notes, until its end. `run` once."""
@@ -38,7 +41,7 @@ class StreamReader:
         self._failure: BaseException | None = None
 
     async def run(self) -> None:
-        """Returns when the body has ended.
+        """Returns when the body has ended, or after `[DONE]` does not end.
 
         Raises `AnswerLost`, `AnswerInvalid`, `BadAnswer`; set a deadline.
         """
@@ -51,9 +54,15 @@ class StreamReader:
                 if self._more:
                     await trio.lowlevel.checkpoint()
                     self._advance()
-                else:
-                    transport.on_readable = self._arrived
+                    continue
+                transport.on_readable = self._arrived
+                if not self._notes.done:
                     await self._park()
+                    continue
+                with trio.move_on_after(_AFTER_DONE_S) as scope:
+                    await self._park()
+                if scope.cancelled_caught:
+                    return
         finally:
             transport.on_readable = None
 
@@ -70,7 +79,7 @@ class StreamReader:
         if self._task is None:
             return
         self._advance()
-        if self._more or self._ended or self._failure is not None:
+        if self._more or self._ended or self._notes.done or self._failure is not None:
             task, self._task = self._task, None
             trio.lowlevel.reschedule(task)
 

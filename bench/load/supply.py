@@ -30,6 +30,8 @@ class Supply:
         self._numbers = count()
         self.rounds = 0
         """How often the workload was begun: after the first time its prompts repeat."""
+        self.round_from = 0
+        """The number of the first session of the round that was begun last."""
         self.started = 0
         """How many sessions were handed out."""
         self._batches = self._rounds(workload) if repeat else self._round(workload)
@@ -52,6 +54,7 @@ class Supply:
     def _round(self, workload: Workload) -> Iterator[list[Session]]:
         empty = True
         self.rounds += 1
+        self.round_from = self.started
         for _, members in groupby(enumerate(workload.sessions), _belongs_to):
             empty = False
             yield [session for _, session in members]

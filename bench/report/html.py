@@ -17,11 +17,10 @@ from bench.report.layout import figure, milliseconds, share
 from bench.report.metrics import Analysis, Metrics
 from bench.report.page_style import STYLE
 from bench.report.plots import run_charts, sweep_charts
-from bench.report.probes import ProbeReport
 from bench.report.run import Run
 from bench.report.svg import Chart
 from bench.report.sweep import knee_line, sweep_rows
-from bench.report.table import latency_rows, load_label, outcome_line, throughput_rows
+from bench.report.table import latency_rows, load_label, outcome_line, probe_rows, throughput_rows
 
 __all__ = ["document", "page", "table_html"]
 
@@ -124,21 +123,7 @@ def _facts(metrics: Metrics) -> Iterator[str]:
         rows = [["Replica", "requests"], *([name, f"{number:,}"] for name, number in counts)]
         yield table_html(rows, f"Busiest over average: {figure(metrics.replicas.skew)}")
     if metrics.probes:
-        yield table_html(_probe_rows(metrics.probes), "Probes beside the load, and before it")
-
-
-def _probe_rows(probes: Sequence[ProbeReport]) -> list[list[str]]:
-    rows = [["Probe", "period", "sent", "failed", "p50 ms", "p99 ms", "max ms"]]
-    for one in probes:
-        for period, probed in (("under load", one.loaded), ("idle", one.idle)):
-            if probed is None:
-                continue
-            latency = probed.latency
-            ranks = [latency.p50, latency.p99, latency.max] if latency else [None] * 3
-            failed = f"{sum(probed.failures.values()):,}"
-            cells = [f"{probed.sent:,}", failed, *map(milliseconds, ranks)]
-            rows.append([one.path, period, *cells])
-    return rows
+        yield table_html(probe_rows(metrics.probes), "Probes beside the load, and before it")
 
 
 def _identity(analyses: Sequence[Analysis]) -> Iterator[str]:

@@ -157,16 +157,15 @@ def _of_many_chunks(record: Record) -> Iterator[tuple[str, float]]:
 def _decoded_tokens(record: Record) -> int | None:
     """Tokens that came after the first chunk; None for an answer of a single token.
 
-    A first chunk said to hold as much as the whole answer, though more chunks came, was counted
-    wrongly: then it is taken to hold one token, as AIPerf does.
+    Every later chunk holds one token at least: a first chunk said to leave fewer was counted
+    wrongly (the client's count of a text is an estimate). A server that says there were fewer
+    tokens than chunks leaves one for the first, as AIPerf does.
     """
     length = output_length(record)
     if length < 2:
         return None
-    decoded = length - record.first_chunk_tokens
-    if record.first_chunk_tokens < 1 or decoded < 1:
-        return length - 1
-    return decoded
+    most = max(1, length - (len(record.content_s) - 1))
+    return length - min(max(1, record.first_chunk_tokens), most)
 
 
 def _from_schedule(

@@ -115,11 +115,11 @@ def analyse(run: Run) -> Analysis:
         goodput(each, run.goodput, sent=counted.sent, duration_s=lasted_s) if run.goodput else None
     )
     samples = _samples(good, each)
-    distributions = _summaries(samples)
+    probes = probe_reports(run.probes, run.idle_probes)
     warmup = [record for record in run.records if record.phase == "warmup"]
     warm = succeeded(warmup)
     metrics = Metrics(
-        distributions=distributions,
+        distributions=_summaries(samples),
         rates=_rates(phase, good, lasted_s),
         outcomes=counted,
         goodput=judged,
@@ -128,8 +128,8 @@ def analyse(run: Run) -> Analysis:
         turns=_turns(good, each),
         cache=prefix_cache(good),
         replicas=replicas(good),
-        probes=probe_reports(run.probes, run.idle_probes),
-        warnings=[*run.warnings, *warnings_of(run, good, counted, judged, distributions)],
+        probes=probes,
+        warnings=[*run.warnings, *warnings_of(run, good, counted, judged, probes)],
     )
     return Analysis(run, metrics, samples)
 

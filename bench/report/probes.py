@@ -10,7 +10,7 @@ import msgspec
 from bench.load.record import Probe
 from bench.report.statistics import Summary, summarize
 
-__all__ = ["Probed", "ProbeReport", "probe_reports"]
+__all__ = ["Probed", "ProbeReport", "failures_text", "probe_reports"]
 
 
 class Probed(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,6 +49,11 @@ def probe_reports(loaded: Sequence[Probe], idle: Sequence[Probe]) -> list[ProbeR
         )
         for path in paths
     ]
+
+
+def failures_text(probed: Probed) -> str:
+    """How many failed of what, as `http_404 50, timeout 6`; `0` if none did."""
+    return ", ".join(f"{kind} {count:,}" for kind, count in probed.failures.items()) or "0"
 
 
 def _probed(probes: Sequence[Probe]) -> Probed:

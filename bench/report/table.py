@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from bench.report.layout import aligned, figure, milliseconds, printable, share
 from bench.report.measures import MEASURES
 from bench.report.metrics import Metrics
-from bench.report.probes import Probed, ProbeReport
+from bench.report.probes import Probed, ProbeReport, failures_text
 from bench.report.run import Run
 from bench.report.statistics import Summary
 
-__all__ = ["COLUMNS", "latency_rows", "load_label", "outcome_line", "run_text", "throughput_rows"]
+__all__ = [
+    "COLUMNS",
+    "latency_rows",
+    "load_label",
+    "outcome_line",
+    "probe_rows",
+    "run_text",
+    "throughput_rows",
+]
 
 COLUMNS: Final = ("avg", "min", "max", "p99", "p90", "p75", "p50", "std")
 
@@ -25,7 +33,7 @@ def run_text(run: Run, metrics: Metrics) -> str:
         aligned(throughput_rows(metrics)) if metrics.rates else "",
         "\n".join(_outcome_lines(metrics)),
         "\n".join(_fact_lines(metrics)),
-        aligned(_probe_rows(metrics.probes)) if metrics.probes else "",
+        aligned(probe_rows(metrics.probes), left=2) if metrics.probes else "",
         "\n".join(f"warning: {printable(warning, 500)}" for warning in metrics.warnings),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
@@ -119,8 +127,9 @@ def _fact_lines(metrics: Metrics) -> Iterator[str]:
         )
 
 
-def _probe_rows(probes: list[ProbeReport]) -> list[list[str]]:
-    rows = [["Probe", "", "sent", "failed", "p50 ms", "p99 ms", "max ms"]]
+def probe_rows(probes: Sequence[ProbeReport]) -> list[list[str]]:
+    """Heading and for each path one row under load and one without."""
+    rows = [["Probe", "period", "sent", "failed", "p50 ms", "p99 ms", "max ms"]]
     for one in probes:
         rows.append([printable(one.path), "under load", *_probe_cells(one.loaded)])
         if one.idle is not None:
@@ -131,5 +140,4 @@ def _probe_rows(probes: list[ProbeReport]) -> list[list[str]]:
 def _probe_cells(probed: Probed) -> list[str]:
     latency = probed.latency
     figures = [latency.p50, latency.p99, latency.max] if latency else [None] * 3
-    failed = sum(probed.failures.values())
-    return [f"{probed.sent:,}", f"{failed:,}", *map(milliseconds, figures)]
+    return [f"{probed.sent:,}", failures_text(probed), *map(milliseconds, figures)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from bench.load.record import Record
 from bench.report.goodput import Goodput
 from bench.report.outcomes import Outcomes
+from bench.report.probes import ProbeReport, failures_text
 from bench.report.run import Run
-from bench.report.statistics import Summary
 
 __all__ = ["warnings_of"]
 
@@ -19,23 +19,20 @@ _COUNT_MISMATCH: Final = 0.1
 _FEW: Final = 100
 """Below this many requests a p99 is the largest value or near it."""
 
-_LAG_SHARE: Final = 0.01
-"""Client lag above this share of the median time to first token spoils it."""
-
 
 def warnings_of(
     run: Run,
     good: Sequence[Record],
     counted: Outcomes,
     judged: Goodput | None,
-    distributions: Mapping[str, Summary],
+    probes: Sequence[ProbeReport],
 ) -> list[str]:
     """Everything worth saying of `run`, whose requests in `good` succeeded."""
     return [
         *_of_outcomes(run, counted),
         *_of_tokens(good),
         *_of_goodput(judged),
-        *_of_client(run, distributions),
+        *_of_probes(probes),
     ]
 
 
@@ -87,14 +84,8 @@ def _of_goodput(judged: Goodput | None) -> Iterator[str]:
         yield f"goodput: {count} requests succeeded but have no {name}: they count as not good"
 
 
-def _of_client(run: Run, distributions: Mapping[str, Summary]) -> Iterator[str]:
-    lag = run.client_lag
-    first = distributions.get("time_to_first_token") or distributions.get("request_latency")
-    if lag is None or first is None or lag.spoiled:
-        return  # The client says itself what spoiled it.
-    if lag.mean_s * 1e3 > _LAG_SHARE * first.p50:
-        yield (
-            f"the load client was late by {lag.mean_s * 1e3:.2f} ms on average, "
-            f"{lag.mean_s * 1e3 / first.p50:.1%} of the median of what it measured: "
-            "use a lower load or a faster client machine"
-        )
+def _of_probes(probes: Sequence[ProbeReport]) -> Iterator[str]:
+    for one in probes:
+        if one.loaded.sent and one.loaded.latency is None:
+            failed = failures_text(one.loaded)
+            yield f"no probe of {one.path} succeeded ({failed}): is it the right path?"

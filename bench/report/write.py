@@ -2,8 +2,8 @@
 
 A run's directory holds: `run.json` (what was run), `profile_export.jsonl` (one line a request, all
 there is to know), GenAI-Perf's and AIPerf's files (see `genai_perf_files`, `aiperf_files`), the
-terminal's table as text, and the HTML report. A sweep has one such directory a load point, and the
-report and the sweep's table above them.
+terminal's table as text, and the HTML report. A sweep has one such directory a load point, and
+above them the report, the sweep's table, and a `run.json` that names the directories.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import csv
 import io
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +28,15 @@ from bench.report.run import Run
 from bench.report.sweep import sweep_rows, sweep_text
 from bench.report.table import run_text
 
-__all__ = ["ReadError", "artifact_name", "find_runs", "read_run", "replace_file", "write_reports"]
+__all__ = [
+    "ReadError",
+    "artifact_name",
+    "check_destination",
+    "find_runs",
+    "read_run",
+    "replace_file",
+    "write_reports",
+]
 
 _RUN_FILE: Final = "run.json"
 _SCHEMA: Final = 1
@@ -38,8 +47,20 @@ JSONL holds the same) and a line in the text says so."""
 _NAME_AT_MOST: Final = 120
 
 
+_PREFIX: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+
+
 class ReadError(ValueError):
     """A file of a run is missing or is not what it should be; says which, where and why."""
+
+
+def check_destination(directory: Path | None, prefix: str) -> None:
+    """Find out before a run whether `write_reports` could write it; raises what that would."""
+    if not _PREFIX.fullmatch(prefix):
+        raise ValueError(f"prefix {prefix!r}: letters, digits, '_', '-' and '.' only")
+    top = Path("artifacts") if directory is None else directory
+    top.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=top).close()
 
 
 def write_reports(
@@ -54,29 +75,40 @@ def write_reports(
     """
     if not runs:
         raise ValueError("no run to report")
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", prefix):
-        raise ValueError(f"prefix {prefix!r}: letters, digits, '_', '-' and '.' only")
+    check_destination(directory, prefix)
     top = Path("artifacts") / artifact_name(runs) if directory is None else directory
+    (top / _RUN_FILE).unlink(missing_ok=True)
     analyses = [analyse(_encodable(run)) for run in runs]
     written = [replace_file(top / f"{prefix}.html", [page(analyses)])]
     if len(analyses) == 1:
         return written + _write_run(analyses[0], top, prefix)
     written.append(replace_file(top / f"{prefix}_sweep.csv", [_csv(sweep_rows(analyses))]))
     written.append(replace_file(top / f"{prefix}_sweep.txt", [sweep_text(analyses)]))
-    for analysis, name in zip(analyses, _directory_names(runs), strict=True):
+    names = list(_directory_names(runs))
+    for analysis, name in zip(analyses, names, strict=True):
         written += _write_run(analysis, top / name, prefix)
-    return written
+    return [*written, replace_file(top / _RUN_FILE, [_json({"schema": _SCHEMA, "points": names})])]
 
 
 def _encodable(run: Run) -> Run:
-    """Texts from the target with what UTF-8 cannot hold replaced: no report is lost for one."""
+    """Texts from outside with what UTF-8 cannot hold replaced: no report is lost for one."""
     records = [
         msgspec.structs.replace(
             record, error_message=_utf8(record.error_message), replica=_utf8(record.replica)
         )
         for record in run.records
     ]
-    return msgspec.structs.replace(run, records=records)
+    return msgspec.structs.replace(
+        run,
+        records=records,
+        name=_utf8(run.name),
+        workload=_utf8(run.workload),
+        command_line=_utf8(run.command_line),
+        config={
+            option: _utf8(value) if isinstance(value, str) else value
+            for option, value in run.config.items()
+        },
+    )
 
 
 def _utf8(text: str | None) -> str | None:
@@ -113,6 +145,7 @@ def _write_run(analysis: Analysis, directory: Path, prefix: str) -> list[Path]:
     raw = raw_bytes(run) <= _RAW_AT_MOST_BYTES
     note = "" if raw else f"\n{prefix}.json was left out: it would be over 512 MiB\n"
     records = f"{prefix}.jsonl"
+    (directory / _RUN_FILE).unlink(missing_ok=True)
     content: dict[str, Iterable[str]] = {
         f"{prefix}.txt": [run_text(run, analysis.metrics), note],
         f"{prefix}_genai_perf.json": [_json(genai_perf_json(analysis))],
@@ -179,12 +212,25 @@ def find_runs(path: Path) -> list[Run]:
     """The run at `path`, or, for the directory of a sweep, its runs by load. Raises ReadError."""
     if not path.exists():
         raise ReadError(f"{path}: no such file or directory")
-    if path.is_file() or (path / _RUN_FILE).exists():
+    if path.is_file():
         return [read_run(path)]
-    below = sorted(one.parent for one in path.glob(f"*/{_RUN_FILE}"))
+    if (path / _RUN_FILE).exists():
+        below = _points(path / _RUN_FILE)
+        if below is None:
+            return [read_run(path)]
+    else:
+        below = sorted(one.parent for one in path.glob(f"*/{_RUN_FILE}"))
     if not below:
         raise ReadError(f"{path}: no {_RUN_FILE} in it or in a directory directly below")
     return sorted((read_run(one) for one in below), key=lambda run: (run.mode, run.load or 0.0))
+
+
+def _points(file: Path) -> list[Path] | None:
+    """The directories of a sweep's load points; None for the file of a single run."""
+    names = _object(file).get("points")
+    if not isinstance(names, list):
+        return None
+    return [file.with_name(str(name)) for name in names]
 
 
 def _object(file: Path) -> dict[str, Any]:

@@ -161,9 +161,23 @@ async def test_stream_options_refused(autojump_clock: Clock) -> None:
     assert [note for note in result.warnings if "stream_options" in note]
 
 
+async def test_lost_after_stream_options_were_refused(autojump_clock: Clock) -> None:
+    """What the first answer said is not taken for the second one's."""
+    refusal = answer(b'{"error":{"message":"unknown field stream_options"}}', status=400)
+    result = await measure(ScriptedReplica([refusal], [Act.CLOSE]))
+    record = result.records[0]
+    assert (record.error, record.status, record.head_s) == ("reset", None, None)
+
+
+CUT_500 = b"HTTP/1.1 500 X\r\ncontent-length: 100\r\n\r\nboom"
+COMPRESSED = STREAM_HEAD.replace(b"\r\n\r\n", b"\r\ncontent-encoding: gzip\r\n\r\n")
+
 FAILURES: dict[str, tuple[list[Step], str]] = {
     "429": ([answer(b'{"error":{"message":"slow down"}}', status=429)], "http_429"),
     "500 without a body": ([answer(b"", status=500)], "http_500"),
+    "500 cut short": ([CUT_500, Act.CLOSE], "http_500"),
+    "500 that never ends": ([CUT_500, Act.HANG], "http_500"),
+    "compressed": ([COMPRESSED, chunk(b"\x1f\x8b\x08"), b"0\r\n\r\n"], "invalid"),
     "closed at once": ([Act.CLOSE], "reset"),
     "reset while it thinks": ([0.2, Act.RESET], "reset"),
     "died half-way": ([STREAM_HEAD, chunk(said(content="a")), 0.1, Act.CLOSE], "cut"),
@@ -235,6 +249,47 @@ async def test_done_and_then_cut_off(autojump_clock: Clock) -> None:
     """After [DONE] nothing is missing, whatever becomes of the connection."""
     script: list[Step] = [STREAM_HEAD, chunk(said(content="a") + DONE), 0.1, Act.RESET]
     assert (await one(script)).outcome == "ok"
+
+
+async def test_done_without_an_end(autojump_clock: Clock) -> None:
+    """After [DONE] the body's end is awaited for a moment only; the answer is whole."""
+    script: list[Step] = [STREAM_HEAD, chunk(said(content="a") + DONE), Act.HANG]
+    record = await one(script, request_timeout_s=60)
+    assert (record.outcome, record.status) == ("ok", 200)
+    assert trio.current_time() < 5
+
+
+async def test_end_after_done_keeps_the_connection(autojump_clock: Clock) -> None:
+    """The last chunk may come by itself after [DONE]: the connection is used again."""
+    replica = ScriptedReplica(
+        [STREAM_HEAD, chunk(said(content="a") + DONE), 0.2, b"0\r\n\r\n"],
+    )
+    result = await measure(replica, plan(), workload(3))
+    assert [record.outcome for record in result.records] == ["ok"] * 3
+    assert replica.connections == 1
+
+
+@pytest.mark.parametrize("count", [-2, 10**400])
+async def test_impossible_usage(count: int, autojump_clock: Clock) -> None:
+    """A count that cannot be one is as none: no negative tokens, no report lost."""
+    used = b'data: {"choices":[],"usage":{"prompt_tokens":%d,"completion_tokens":%d}}\n\n'
+    used = used.replace(b"%d", str(count).encode())
+    record = await one(paced(said(content="a"), said(content=" b"), FINISH + used + DONE))
+    assert (record.outcome, record.input_tokens, record.output_tokens) == ("ok", None, None)
+    assert record.counted_output_tokens == 2
+
+
+@pytest.mark.parametrize(
+    ("timing", "queue_s"),
+    [("queue;dur=1.2.3", 0.0012), ("queue;dur=.", None), ("queue;dur=" + "9" * 400, None)],
+)
+async def test_malformed_queue_time(
+    timing: str, queue_s: float | None, autojump_clock: Clock
+) -> None:
+    """A header nobody can read does not end the run."""
+    head = STREAM_HEAD.replace(b"\r\n\r\n", f"\r\nserver-timing: {timing}\r\n\r\n".encode())
+    record = await one([head, *talk("a")[1:]])
+    assert (record.outcome, record.queue_s) == ("ok", queue_s)
 
 
 async def test_what_is_sent(autojump_clock: Clock) -> None:

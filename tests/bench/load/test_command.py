@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from bench.load import chosen as chosen_module
 from bench.load import command as command_module
 from bench.load.chosen import Chosen, choose
 from bench.load.command import load
@@ -154,9 +155,9 @@ def test_refusals(flags: str, named: list[str]) -> None:
 
 def test_secrets_stay_out_of_the_command_line() -> None:
     """Keys and headers are hidden, in both spellings; the rest can be pasted into a shell."""
-    words = ["bench", "--api-key", "k1", "--api-key=k2", "-H", "a: k3", "--goodput", "a:1 b:2"]
-    shown = command_line(words)
-    assert not any(key in shown for key in ("k1", "k2", "k3"))
+    words = ["bench", "--api-key", "k1", "--api-key=k2", "-H", "a: k3", "-Ha: k4", "-H=a: k5"]
+    shown = command_line([*words, "--goodput", "a:1 b:2"])
+    assert not any(key in shown for key in ("k1", "k2", "k3", "k4", "k5"))
     assert "'a:1 b:2'" in shown
 
 
@@ -208,6 +209,48 @@ def test_exit_codes(
     assert (tmp_path / "profile_export.html").exists()
 
 
+@pytest.mark.parametrize("where", ["choose", "_measure", "_deliver"])
+def test_a_second_interrupt_has_the_same_exit_code(
+    where: str, tmp_path: Path, measured: list[RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """130 wherever it hits: while flags are read, the load is driven or the report written."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    measured.append(result("ok"))
+    module = chosen_module if where == "choose" else command_module
+    monkeypatch.setattr(module, where, interrupted)
+    assert invoke(tmp_path).exit_code == 130
+
+
+@pytest.mark.parametrize("flags", ["--profile-export-prefix a/b", "--artifact-dir {}/file/x"])
+def test_unwritable_report_is_found_before_the_run(
+    flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is measured that could not be written."""
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(command_module, "_measure", lambda *_: pytest.fail("was measured"))
+    done = invoke(tmp_path, flags.format(tmp_path))
+    assert done.exit_code == 2
+    assert "the report could not be written" in done.output
+
+
+def test_files_come_before_the_table(
+    tmp_path: Path, measured: list[RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A terminal that is gone loses the table, not the report."""
+
+    def broken(_: str) -> None:
+        raise OSError(5, "Input/output error")
+
+    measured.append(result("ok"))
+    monkeypatch.setattr(click, "echo", broken)
+    with pytest.raises(OSError, match="Input/output"):
+        load.main(shlex.split(BASE + f"--artifact-dir {tmp_path}"), standalone_mode=False)
+    assert (tmp_path / "run.json").exists()
+
+
 def test_report(tmp_path: Path, measured: list[RunResult]) -> None:
     """The key is in none of the files; what the run was is."""
     measured.append(result("ok"))
@@ -227,6 +270,16 @@ def test_nothing_is_wrong_by_itself() -> None:
     assert (given.mode, given.load, given.name) == ("concurrency", 1, "n")
     assert given.client_lag is not None
     assert given.client_lag.cpu_share == 0.5
+
+
+def test_recorded_prompts_of_a_later_load_point(tmp_path: Path, measured: list[RunResult]) -> None:
+    """Words made up differ from point to point; recorded ones may be cached, which is said."""
+    measured += [result("ok"), result("ok")]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"text": "Hello there"}\n')
+    for flags, times in (("", 0), (f"--input-file {prompts}", 1)):
+        done = invoke(tmp_path / "out", flags)
+        assert done.output.count("same recorded prompts") == times
 
 
 def test_progress_line() -> None:

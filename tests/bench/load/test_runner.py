@@ -192,6 +192,35 @@ async def test_no_coordinated_omission(autojump_clock: Clock) -> None:
     assert [text for text in result.warnings if text.startswith("client limit")]
 
 
+@pytest.mark.parametrize("grace_s", [0.0, 30.0])
+async def test_backlog_is_bounded(grace_s: float, autojump_clock: Clock) -> None:
+    """What a target cannot take waits as one arrival, not as a task each; and it is reported."""
+    load = plan(
+        loop=Rated(rate=100, arrival="constant"),
+        max_in_flight=2,
+        limits=Limits(duration_s=10.2),
+        grace_s=grace_s,
+    )
+    result = await measure(ONE_SECOND, load, workload(2000))
+    assert len(result.records) == 22
+    assert [record.scheduled_s for record in result.records] == pytest.approx(
+        [number / 100 for number in range(22)]
+    )
+    assert result.turns_not_sent < 5
+    assert result.client.behind_s == pytest.approx(10, abs=0.5)
+    assert [text for text in result.warnings if "never sent" in text]
+
+
+async def test_request_count_is_not_behind(autojump_clock: Clock) -> None:
+    """A run that ended because it sent all it should has left nothing out."""
+    load = plan(
+        loop=Rated(rate=100, arrival="constant"), max_in_flight=2, limits=Limits(requests=6)
+    )
+    result = await measure(ONE_SECOND, load, workload(100))
+    assert len(result.records) == 6
+    assert not [text for text in result.warnings if "never sent" in text]
+
+
 async def test_rate_counts_later_turns(autojump_clock: Clock) -> None:
     """An arrival takes the turn that waits, or begins a session: the rate is one of requests."""
     load = plan(loop=Rated(rate=1, arrival="constant"), limits=Limits(requests=9))
@@ -199,6 +228,26 @@ async def test_rate_counts_later_turns(autojump_clock: Clock) -> None:
     assert sent_at(result) == pytest.approx(range(9))
     places = [(record.session, record.turn) for record in result.records]
     assert places == [(number, turn) for number in range(3) for turn in range(3)]
+
+
+async def test_rate_with_think_time_before_the_first_turn(autojump_clock: Clock) -> None:
+    """Every arrival sends a request: none is spent on a session that only begins to think."""
+    load = plan(loop=Rated(rate=1, arrival="constant"))
+    result = await measure(talk("a"), load, workload(6, delay_s=5.0))
+    assert sent_at(result) == pytest.approx(range(6))
+
+
+async def test_warmup_is_not_in_the_clients_limits(autojump_clock: Clock) -> None:
+    """What waited in the warm-up is no fault of the measured phase."""
+    load = plan(
+        loop=Rated(rate=0.5, arrival="constant"),
+        warmup=Limits(requests=3),
+        max_in_flight=1,
+        limits=Limits(requests=3),
+    )
+    replica = ScriptedReplica(*[talk("a", first_s=5)] * 3, talk("a", first_s=0.1))
+    result = await measure(replica, load, workload(9))
+    assert result.client.capped == 0
 
 
 async def test_rate_without_a_ready_turn(autojump_clock: Clock) -> None:
@@ -411,3 +460,16 @@ def test_shapes_of_segments() -> None:
     first, second = session(3, 2).turns
     assert second.prompt[0] == first.prompt[0]
     assert second.prompt[1] == Segment(first.answer, 3, "assistant")
+
+
+@pytest.mark.parametrize(("requests", "told"), [(3, []), (4, [2]), (7, [3])])
+async def test_repeated_sessions_are_told(
+    autojump_clock: Clock, requests: int, told: list[int]
+) -> None:
+    """So often as they were sent: a round of which nothing was sent any more does not count."""
+    limits = Limits(requests=requests)
+    result = await measure(ONE_SECOND, plan(loop=Closed(concurrency=1), limits=limits), workload(3))
+    found = [text for text in result.warnings if "times over" in text]
+    assert [
+        f"sent {times} times over" in text for times, text in zip(told, found, strict=True)
+    ] == [True] * len(told)

@@ -10,11 +10,19 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.report import write as write_module
 from bench.report.aiperf_files import aiperf_csv, aiperf_json, jsonl_line
 from bench.report.genai_perf_files import genai_perf_csv, genai_perf_json, raw_bytes, raw_json
 from bench.report.metrics import Analysis, analyse, compute
 from bench.report.run import ClientLag, ServerFacts
-from bench.report.write import ReadError, artifact_name, find_runs, read_run, write_reports
+from bench.report.write import (
+    ReadError,
+    artifact_name,
+    check_destination,
+    find_runs,
+    read_run,
+    write_reports,
+)
 from tests.bench.report.samples import failed, noisy_run, run_of, streamed
 
 GENAI_PERF_STATISTICS = (
@@ -341,8 +349,44 @@ def test_a_sweep_has_a_directory_a_load_point(tmp_path: Path) -> None:
         "mock_model-openai-chat-concurrency1",
         "mock_model-openai-chat-concurrency8",
         "mock_model-openai-chat-concurrency8-2",
+        "run.json",
     ]
     assert [run.load for run in find_runs(tmp_path)] == [1.0, 8.0, 8.0]
+
+
+def test_what_was_written_last_is_read(tmp_path: Path) -> None:
+    """A directory used again: neither an earlier run nor a load point of an earlier sweep."""
+    for loads in ([3.0], [1.0, 2.0, 4.0], [2.0, 1.0], [5.0]):
+        write_reports([run_of(streamed(), load=load) for load in loads], tmp_path)
+        assert [run.load for run in find_runs(tmp_path)] == sorted(loads)
+
+
+def test_a_run_half_replaced_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing fails half-way: the earlier run's description must not stand over new records."""
+    write_reports([run_of(streamed())], tmp_path)
+    replace = write_module.replace_file
+
+    def full_disk(path: Path, pieces: Any) -> Path:
+        if path.name.endswith(".json"):
+            raise OSError(28, "No space left on device")
+        return replace(path, pieces)
+
+    monkeypatch.setattr(write_module, "replace_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_reports([run_of(streamed(), streamed(1.0))], tmp_path)
+    with pytest.raises(ReadError):
+        find_runs(tmp_path)
+
+
+def test_destination_is_checked_beforehand(tmp_path: Path) -> None:
+    """A prefix with a slash, and a directory that cannot be made; a good one is left empty."""
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="prefix"):
+        check_destination(tmp_path, "a/b")
+    with pytest.raises(OSError, match="file"):
+        check_destination(tmp_path / "file", "x")
+    check_destination(tmp_path / "new", "x")
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 def test_without_a_directory_the_name_is_genai_perfs(
@@ -369,7 +413,8 @@ def test_texts_utf8_cannot_hold_and_endless_rates_do_not_lose_the_report(tmp_pat
         failed(error_message="bad \udcff byte", replica="\ud800"),
         mode="request_rate",
         load=float("inf"),
-        config={"request-rate": float("inf")},
+        config={"request-rate": float("inf"), "name": "n\udcff"},
+        name="n\udcff",
     )
     write_reports([run], tmp_path)
     assert read_run(tmp_path).records[1].error_message == "bad ? byte"

@@ -10,7 +10,7 @@ from bench.load.record import Probe, Record
 from bench.report.goodput import is_good, parse_goodput
 from bench.report.measures import measured
 from bench.report.metrics import compute
-from bench.report.run import ClientLag
+from bench.report.table import probe_rows
 from tests.bench.report.samples import failed, run_of, streamed
 
 
@@ -316,12 +316,26 @@ def test_probes_under_load_against_idle() -> None:
     assert found.slowdown == pytest.approx(5.0)
 
 
-def test_client_lag_is_said_when_it_matters() -> None:
-    """1 ms of lag is 2 % of a TTFT of 50 ms; 0.1 ms is not worth a word."""
-    spoiled = compute(run_of(streamed(), client_lag=ClientLag(mean_s=0.001)))
-    assert any("late by 1.00 ms" in one for one in spoiled.warnings)
-    fine = compute(run_of(streamed(), client_lag=ClientLag(mean_s=0.0001)))
-    assert not any("late by" in one for one in fine.warnings)
+def test_probes_of_a_dead_path() -> None:
+    """If no probe succeeded, that is said with the reason."""
+    probe = Probe(path="/x", scheduled_s=0.0, sent_s=0.0, ended_s=0.1, status=404)
+    metrics = compute(run_of(streamed(), probes=[probe, probe]))
+    assert any("/x" in one and "http_404 2" in one for one in metrics.warnings)
+    (table,) = probe_rows(metrics.probes)[1:]
+    assert table[2:4] == ["2", "http_404 2"]
+
+
+@pytest.mark.parametrize(
+    ("length", "chunks", "first", "decoded"),
+    [(11, 11, 3, 10), (11, 6, 3, 8), (11, 6, 9, 5), (3, 11, 1, 2), (11, 11, 0, 10)],
+)
+def test_first_chunk_leaves_one_token_for_each_other(
+    length: int, chunks: int, first: int, decoded: int
+) -> None:
+    """A client's guess of the first chunk's tokens cannot stretch the inter-token latency."""
+    record = streamed(gap_s=0.01, chunks=chunks, output_tokens=length, first_chunk_tokens=first)
+    span_ms = 10.0 * (chunks - 1)
+    assert measured(record)["inter_token_latency"] == pytest.approx(span_ms / decoded)
 
 
 RECORDS = st.builds(
