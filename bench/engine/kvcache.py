@@ -1,18 +1,34 @@
 """Memory for keys and values, in blocks, with vLLM's prefix cache.
 
 What vLLM does with a hash for each block is done here with a tree of segments, at the price of one
-node for each segment instead of one entry for each block; the result is the same to the block. A
-block belongs to the node in whose segment it ends. Blocks that no sequence uses stay, and are
-evicted in the order in which they were last used, the tail of a prompt before its beginning.
+node for each segment instead of one entry for each block. A block belongs to the node in whose
+segment it ends. Blocks that no sequence uses stay, and are evicted in the order in which they were
+last used, the tail of a prompt before its beginning.
+
+The result is the same to the block, but for two cases: an answer is found by others only when its
+sequence has left, and a prompt that is there to its very last block (which is computed anew) keeps
+that block from eviction, and its copy is forgotten.
 """
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 from bench.workload.model import Segment
 
 __all__ = ["Held", "KVCache"]
+
+
+_TIDY_FROM: Final = 4096
+
+_Entry = tuple[int, int, int, "_Node"]
+"""When a node was last used, its depth (negative), a number that makes it unique, the node."""
+
+
+def _is_current(entry: _Entry) -> bool:
+    stamp, _, _, node = entry
+    return node.refs == 0 and node.stamp == stamp
 
 
 class _Node:
@@ -64,8 +80,10 @@ class KVCache:
         self._free = blocks
         self._idle = 0
         self._uses = 0
-        # Nodes that nobody uses: (last use, -depth, number, node); out-of-date entries are skipped.
-        self._order: list[tuple[int, int, int, _Node]] = []
+        # Nodes that nobody uses, and the nameless blocks of those who left: (last use, -depth,
+        # number, node); out-of-date entries are skipped.
+        self._order: list[_Entry] = []
+        self._tidy_at = _TIDY_FROM
         self._pushed = 0
 
     @property
@@ -126,9 +144,13 @@ class KVCache:
 
     def reserve(self, blocks: int) -> None:
         """Take blocks that will be said later to be whose: see `assign`."""
+        self.make_room(blocks)
+        self._free -= blocks
+
+    def make_room(self, blocks: int) -> None:
+        """Evict until so many blocks are free; they must be `available`."""
         if blocks > self._free:
             self._evict(blocks - self._free)
-        self._free -= blocks
 
     def assign(self, held: Held, blocks: int) -> None:
         """So many of the reserved blocks are this sequence's."""
@@ -152,8 +174,14 @@ class KVCache:
 
     def release(self, held: Held) -> None:
         """The sequence is gone. What it published stays until the room is needed."""
-        self._free += held.own
         self._uses += 1
+        if held.own:
+            # Of no use to anybody, and yet they are taken in their turn, as vLLM does it.
+            nameless = _Node(None, 0, 0, held.own)
+            nameless.held, nameless.depth = held.own, len(held.nodes) + 1
+            nameless.stamp = self._uses
+            self._idle += held.own
+            self._enqueue(nameless)
         for node in held.nodes:
             node.refs -= 1
             if node.refs == 0:
@@ -162,6 +190,10 @@ class KVCache:
                 self._enqueue(node)
         held.nodes = []
         held.own = held.blocks = 0
+
+    def forget_idle(self) -> None:
+        """Free every block that no sequence uses."""
+        self._evict(self._idle)
 
     def _pin_next(self, held: Held) -> None:
         segment = held.segments[held.path]
@@ -199,3 +231,8 @@ class KVCache:
     def _enqueue(self, node: _Node) -> None:
         self._pushed += 1
         heappush(self._order, (node.stamp, -node.depth, self._pushed, node))
+        if len(self._order) > self._tidy_at:
+            # Nodes used again leave their old entries behind, which only eviction would meet.
+            self._order = [entry for entry in self._order if _is_current(entry)]
+            heapify(self._order)
+            self._tidy_at = 2 * len(self._order) + _TIDY_FROM

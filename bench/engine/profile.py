@@ -24,13 +24,16 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
           + attention_s * sum(c * p + c * c / 2) + context_s * sum(L) + C(t)
 
     where a chunk of `c` tokens follows `p` that are computed already, and a decoding sequence reads
-    the keys and values of `L` tokens. `W(t) = weights_s + expert_weights_s * (1 - (1 - expert_share)**t)`
-    is the time to read the weights: of a mixture of experts, those that `t` tokens touch.
+    the keys and values of `L` tokens. The time to read the weights, of a mixture of experts those
+    that `t` tokens touch, is
+
+        W(t) = weights_s + expert_weights_s * (1 - (1 - expert_share)**t)
+
     `C(t) = link_s * t`, the exchange between the GPUs of one engine (0 for one GPU).
 
     Why `hypot`: reading weights and computing overlap, and measured times of linear layers follow
-    the root of the squares within 3 % between the two limits (kernel times profiled by Vidur,
-    arXiv 2405.05465, for an A100 with Llama-3-8B: 13.3, 19.6 and 34.9 ms at 128, 256 and 512 tokens).
+    the root of the squares between the two limits (kernel times profiled by Vidur, arXiv
+    2405.05465, for an A100 with Llama-3-8B: 13.3, 19.6 and 34.9 ms at 128, 256 and 512 tokens).
     """
 
     name: str

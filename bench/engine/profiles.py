@@ -6,7 +6,6 @@ import difflib
 import re
 from typing import Any, Final
 
-
 from bench.engine.hardware import GPUS, MODELS, Gpu, Model
 from bench.engine.profile import Profile, ProfileError
 
@@ -42,30 +41,43 @@ def find_profile(name: str, **changes: Any) -> Profile:
 
 
 def make_profile(
-    gpu: Gpu, model: Model, *, gpus: int = 1, name: str | None = None, **changes: Any
+    gpu: Gpu,
+    model: Model,
+    *,
+    gpus: int = 1,
+    ranks: int = 1,
+    name: str | None = None,
+    **changes: Any,
 ) -> Profile:
     """One engine on `gpus` GPUs with tensor parallelism; `changes` replace fields of the result.
 
+    `ranks` (for a mixture of experts): so many of those work in step, each with sequences of its
+    own, and share out the experts. The profile is that of all of them as if they were one engine.
+    What decodes is taken as evenly spread. A prompt is one rank's, and the others wait for it.
+
     Raises ProfileError if the model does not fit.
     """
-    name = name or f"{f'{gpus}x' if gpus > 1 else ''}{gpu.name}-{model.name}"
+    count = f"{gpus * ranks}x" if gpus * ranks > 1 else ""
+    name = name or f"{count}{gpu.name}-{model.name}"
     share = gpus * (_TWO_GPU_SHARE if gpus > 1 else 1.0)
     bandwidth = share * gpu.bytes_per_s
-    large = gpus * gpu.memory_bytes >= 70e9
+    experts = model.experts_per_token * model.expert_parameters
+    shared_out = model.token_parameters - experts * (1 - 1 / ranks)
+    latency_s = _collective_latency_s(gpu, model, gpus) + _collective_latency_s(gpu, model, ranks)
     fields: dict[str, Any] = {
         "name": name,
-        "step_s": gpu.step_s + _collective_latency_s(gpu, model, gpus),
-        "sequence_s": 8e-6,
+        "step_s": gpu.step_s + latency_s,
+        "sequence_s": 8e-6 / ranks,
         "weights_s": model.common_bytes / (bandwidth * gpu.weights),
-        "expert_weights_s": model.expert_bytes / (bandwidth * gpu.weights),
+        "expert_weights_s": model.expert_bytes / ranks / (bandwidth * gpu.weights),
         "expert_share": model.experts_per_token / model.experts if model.experts else 0.0,
-        "token_s": 2 * model.token_parameters / (share * gpu.flops * gpu.linear),
+        "token_s": 2 * shared_out / (share * gpu.flops * gpu.linear),
         "attention_s": model.attention_flops_per_pair / (share * gpu.flops * gpu.attention),
-        "context_s": model.kv_bytes_per_token / (bandwidth * gpu.context),
-        "link_s": _link_s(gpu, model, gpus),
-        "kv_tokens": _kv_tokens(gpu, model, gpus, name),
-        "max_num_seqs": 1024 if large else 256,
-        "max_num_batched_tokens": 8192 if large else 2048,
+        "context_s": model.kv_bytes_per_token / (ranks * bandwidth * gpu.context),
+        "link_s": _link_s(gpu, model, gpus) + _experts_link_s(gpu, model, ranks),
+        "kv_tokens": _kv_tokens(gpu, model, gpus, ranks, name),
+        "max_num_seqs": ranks * (1024 if gpu.large else 256),
+        "max_num_batched_tokens": ranks * (8192 if gpu.large else 2048),
         "source": f"{gpu.source}; {model.source}",
     }
     return Profile(**{**fields, **changes})
@@ -84,18 +96,27 @@ def _link_s(gpu: Gpu, model: Model, gpus: int) -> float:
     return moved / gpu.link_bytes_per_s
 
 
-def _kv_tokens(gpu: Gpu, model: Model, gpus: int, name: str) -> int:
+def _experts_link_s(gpu: Gpu, model: Model, ranks: int) -> float:
+    """Before the experts of a layer one token's activations go to the other ranks, and after them
+    back. Every rank waits for the one with the most tokens: as if that one had them all."""
+    moved = 2 * model.layers * model.hidden * 2 * (ranks - 1)
+    return moved / gpu.link_bytes_per_s
+
+
+def _kv_tokens(gpu: Gpu, model: Model, gpus: int, ranks: int, name: str) -> int:
     """What is left for keys and values.
 
     Beside the weights an engine needs room for activations and captured graphs. What it takes was
-    fitted to what vLLM reported: 1.24 GB on a 25 GB GPU, and about a tenth of all memory above that.
+    fitted to what vLLM reported: 1.24 GB on a 25 GB GPU, and about a tenth of all memory above
+    that.
     """
     spare = 1.24e9 + 0.1 * max(0.0, gpu.memory_bytes - 25.25e9)
-    left = gpus * (gpu.memory_bytes * _UTILISATION - spare) - model.weight_bytes
-    tokens = int(left // model.kv_bytes_per_token)
+    weight_bytes = model.weight_bytes - model.expert_bytes * (1 - 1 / ranks)
+    left = gpus * (gpu.memory_bytes * _UTILISATION - spare) - weight_bytes
+    tokens = ranks * int(left // model.kv_bytes_per_token)
     if tokens < 1024:
         raise ProfileError(
-            f"profile {name}: {model.name} ({model.weight_bytes / 1e9:.0f} GB) leaves no room for "
+            f"profile {name}: {model.name} ({weight_bytes / 1e9:.0f} GB) leaves no room for "
             f"keys and values on {gpus} x {gpu.name} ({gpu.memory_bytes / 1e9:.0f} GB each)"
         )
     return tokens // 16 * 16

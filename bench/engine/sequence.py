@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.workload.model import Prompt, prompt_tokens
+from bench.workload.model import Prompt, Segment, prompt_tokens
 
 if TYPE_CHECKING:
     from bench.engine.kvcache import Held
@@ -34,8 +34,10 @@ class Sequence:
         "generated",
         "goal",
         "held",
-        "owner",
+        "made_at",
         "output_tokens",
+        "owner",
+        "place",
         "preemptions",
         "prompt",
         "prompt_tokens",
@@ -43,12 +45,23 @@ class Sequence:
         "state",
     )
 
-    def __init__(self, prompt: Prompt, output_tokens: int, answer: int, owner: Any = None) -> None:
-        """`answer` is the key under which a later prompt may repeat the answer."""
+    def __init__(
+        self,
+        prompt: Prompt,
+        output_tokens: int,
+        answer: int | Prompt,
+        owner: Any = None,
+        *,
+        tokens: int | None = None,
+    ) -> None:
+        """`answer` is the key under which a later prompt may repeat the answer, or the segments it
+        consists of. A text that is cut into blocks has one in which the prompt ends and the answer
+        begins: it is the first of these segments, and `tokens` is the length of the prompt then.
+        """
         self.prompt = prompt
-        self.prompt_tokens = prompt_tokens(prompt)
+        self.prompt_tokens = prompt_tokens(prompt) if tokens is None else tokens
         self.output_tokens = output_tokens
-        self.answer = answer
+        self.answer = (Segment(answer, output_tokens),) if isinstance(answer, int) else answer
         self.owner = owner
         """Whatever the caller wants to find again."""
         self.state: State = "new"
@@ -61,13 +74,16 @@ class Sequence:
         self.preemptions = 0
         self.generated = 0
         """Tokens sampled when it last left a batch; while it decodes see `Engine.tokens_made`."""
-        # Below: the scheduler's own.
+        # Below: the scheduler's own. `begun_at`, `ends_at`, `made_at`: number of the step that
+        # completed the prompt, of the last token's, and of the last one's before a preemption.
         self.goal = self.prompt_tokens
         self.computed = 0
         self.held: Held | None = None
+        self.place = 0
         self.born = 0
         self.begun_at = 0
         self.ends_at = 0
+        self.made_at = -1
 
     @property
     def ttft_s(self) -> float | None:
