@@ -19,6 +19,11 @@ BUNDLED = {
     "rtx4090-timeseries": "vllm_groundtruth/rtx4090_llama_3_1_8b_timeseries.csv.xz",
     "rtxpro6000-requests": "vllm_groundtruth/rtxpro6000_llama_3_1_8b_requests.jsonl.xz",
     "rtxpro6000-timeseries": "vllm_groundtruth/rtxpro6000_llama_3_1_8b_timeseries.csv.xz",
+    "sharegpt300-qwen3": "vllm_groundtruth/sharegpt300_qwen3_workload.jsonl.xz",
+    "rtxpro6000-qwen3-32b-requests": "vllm_groundtruth/rtxpro6000_qwen3_32b_requests.jsonl.xz",
+    "rtxpro6000-qwen3-30b-a3b-requests": (
+        "vllm_groundtruth/rtxpro6000_qwen3_30b_a3b_requests.jsonl.xz"
+    ),
     "vidur-linear-step": "vllm_groundtruth/vidur_linear_step_ms.csv.xz",
     "runs": "vllm_groundtruth/runs.json",
 }
