@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import sys
@@ -14,6 +13,7 @@ import msgspec
 from bench.load.plan import Plan, Rated, Scheduled
 from bench.load.result import ClientFacts, RunResult
 from bench.report.run import ClientLag, Mode, Run, ServerFacts
+from bench.version import triolet_version
 
 __all__ = ["command_line", "report_run"]
 
@@ -41,7 +41,7 @@ def report_run(
         workload=result.workload,
         command_line=command,
         seed=plan.seed,
-        version=_version(),
+        version=triolet_version() or "",
         config=msgspec.to_builtins(plan) if config is None else config,
         environment=_environment(result.client),
         was_cancelled=result.was_cancelled,
@@ -95,13 +95,6 @@ def _environment(client: ClientFacts) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         **{name: text for name, text in costs.items() if text is not None},
     }
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("triolet")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def command_line(arguments: Sequence[str] | None = None) -> str:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from bench.peers.registry import PEERS
-from bench.peers.triolet import TRIOLET, triolet, triolet_version
+from bench.peers.triolet import TRIOLET, triolet
 from bench.peers.workload import workload_names
+from bench.version import NOT_INSTALLED, triolet_version
 
 if TYPE_CHECKING:
     from bench.peers.cores import Cores
@@ -178,7 +179,7 @@ def _home_and_version(gateway: Gateway, cache: Path) -> tuple[Path, str]:
     from bench.peers.install import found_version, install
 
     home = install(gateway, cache, _say)
-    return home, found_version(gateway, home) or triolet_version()
+    return home, found_version(gateway, home) or triolet_version() or NOT_INSTALLED
 
 
 def _report(

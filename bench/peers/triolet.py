@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shlex
 import shutil
@@ -14,7 +13,7 @@ from typing import Final, get_args
 from balancer.policies import PolicyName
 from bench.peers.gateway import Gateway, Place, Setup
 
-__all__ = ["TRIOLET", "serve_command", "serve_config", "triolet", "triolet_version"]
+__all__ = ["TRIOLET", "serve_command", "serve_config", "triolet"]
 
 TRIOLET: Final = "triolet"
 _ROOT: Final = Path(__file__).parents[2]
@@ -69,11 +68,3 @@ def serve_config(
         f"{chosen}"
         f"replicas = {json.dumps(list(replicas))}\n"
     )
-
-
-def triolet_version() -> str:
-    """The installed release."""
-    try:
-        return importlib.metadata.version(TRIOLET)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"

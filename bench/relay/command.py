@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import signal
 import sys
@@ -23,6 +22,7 @@ from bench.relay.peers import PEERS, PeerMissing, install
 from bench.relay.report import Report
 from bench.relay.session import Cores, Plan, Results, Session
 from bench.relay.targets import DIRECT, TRIOLET, Proxy, Running
+from bench.version import NOT_INSTALLED, triolet_version
 
 _ROOT = Path(__file__).parents[2]
 _DIRECTORY = click.Path(file_okay=False, path_type=Path)
@@ -147,7 +147,11 @@ def _proxies(
 ) -> list[Proxy]:
     """The proxies that can be had; what cannot is told in `missing`."""
     urls = [f"http://127.0.0.1:{fake.port}" for fake in fakes]
-    proxies = [] if triolet == "" else [targets.triolet(triolet, _triolet_version(), urls)]
+    proxies = (
+        []
+        if triolet == ""
+        else [targets.triolet(triolet, triolet_version() or NOT_INSTALLED, urls)]
+    )
     for name in peers:
         try:
             environment = install(PEERS[name], cache.resolve(), _say)
@@ -157,13 +161,6 @@ def _proxies(
         else:
             proxies.append(targets.router(PEERS[name], environment, urls))
     return proxies
-
-
-def _triolet_version() -> str:
-    try:
-        return importlib.metadata.version(TRIOLET)
-    except importlib.metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def _core_notes(cores: Cores) -> list[str]:

@@ -6,7 +6,6 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import click
@@ -17,6 +16,7 @@ from bench.simulate.figures import Row
 from bench.simulate.plot import page
 from bench.simulate.processes import simulate_all
 from bench.simulate.table import lines_of, markdown, text
+from bench.version import triolet_version
 from bench.workload.named import ABOUT, WORKLOADS, WorkloadOptions
 
 __all__ = ["fleet_named", "names_of", "simulate_command"]
@@ -204,13 +204,6 @@ def _command_line() -> str:
     return shlex.join(["triolet", "bench", *sys.argv[1:]])
 
 
-def _version() -> str:
-    try:
-        return version("triolet")
-    except PackageNotFoundError:
-        return ""
-
-
 class _Document(msgspec.Struct):
     """What `--json` writes."""
 
@@ -237,7 +230,7 @@ def _write(
     tables = {name: lines_of(of_workload) for name, of_workload in by_workload.items()}
     if json_file is not None:
         fleets = {cell.workload: cell.fleet for cell in cells}
-        document = _Document(command, _version(), fleets, by_workload)
+        document = _Document(command, triolet_version() or "", fleets, by_workload)
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
     if markdown_file is not None:
         parts = [
