@@ -24,7 +24,7 @@ _DEFAULT: Final = "load"
 
 
 class _Benchmarks(click.Group):
-    """Finds its commands by `_COMMANDS`. Without one it is `load`, as in `bench -u URL -m MODEL`."""
+    """Finds its commands by `_COMMANDS`; options without a command are those of `load`."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)

@@ -1,10 +1,10 @@
 """The engine does what a plain one does step by step.
 
-Two things are the engine's own: an answer is found by others only when its sequence has left, and a
-block that is computed anew is not kept twice. No session here asks with another's answer before
-block that is computed anew is not kept twice. No session here asks with the answer of another before
-that has ended, and every prompt ends in text of its own. A sequence that has computed its last
-XX
+Two things are the engine's own: an answer is found by others only when its sequence has left, and
+a block that is computed anew is not kept twice. So no session here asks with another's answer, and
+every prompt ends in text of its own. A sequence that has computed its last token is never preempted
+by either.
+"""
 
 from __future__ import annotations
 
