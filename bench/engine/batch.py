@@ -254,9 +254,10 @@ class Batch:
             computed = sequence.computed
             if sequence in self._prefills:
                 del self._prefills[sequence]
-            elif sequence.ends_at > self.step:
-                self._decoding.remove(sequence)
-                computed = sequence.goal + self.step - sequence.begun_at
+            else:
+                if sequence.ends_at > self.step:
+                    self._decoding.remove(sequence)
+                computed = sequence.goal + min(self.step, sequence.ends_at) - sequence.begun_at
             self._leave(sequence, computed)
             self._forget(sequence)
 

@@ -148,7 +148,7 @@ class Engine:
         return soonest
 
     def advance(self, now_s: float) -> None:
-        """Let everything happen that is due at `now_s`."""
+        """Let everything happen that is due at `now_s`; inf: everything there is."""
         if self._advancing:
             return  # called by somebody who was told of something
         self._advancing = True
@@ -185,7 +185,7 @@ class Engine:
     # --- what happens at its time
 
     def _advance(self, now_s: float) -> None:
-        while (at_s := self.next_s()) <= now_s:
+        while (at_s := self.next_s()) <= now_s and at_s != math.inf:
             current = self._current
             # In this order if they fall together, as in the engine's loop.
             if current is not None and current.end_s(current.steps) <= at_s:

@@ -233,6 +233,24 @@ def test_aborting_the_head_of_the_queue_lets_the_next_one_in() -> None:
     assert small.state == "finished"
 
 
+@pytest.mark.parametrize("steps_before_the_end", range(4))
+def test_aborting_just_before_the_end_gives_back_every_block(steps_before_the_end: int) -> None:
+    """Also the block that the last token took, when the sequence had only to be told of its end."""
+    engine = Engine(PROFILE)
+    sequence, other = ask(15, 18), ask(15, 400, key=2)
+    engine.submit(sequence, 0.0)
+    engine.submit(other, 0.0)
+    engine.advance(0.1)
+    last_s = engine.due_s(sequence, 17, 0.1)
+    step_s = PROFILE.step_time_s(2, 2, context=66)
+    at_s = last_s - (steps_before_the_end + 0.5) * step_s
+    engine.advance(at_s)
+    engine.abort(sequence, at_s)
+    engine.advance(math.inf)
+    assert sequence.state == "aborted"
+    assert engine.snapshot().kv_usage == 0.0
+
+
 def test_a_crash_loses_all_and_the_cache() -> None:
     """Nothing survives, be it running, waiting or cached; then it serves again."""
     engine = Engine(PROFILE)
