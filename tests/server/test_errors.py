@@ -65,12 +65,14 @@ def test_every_failure_on_the_way_has_an_answer(
 
 
 def test_every_kind_of_failure_is_listed_here() -> None:
-    """A new class in the balancer's tree needs an answer and a line in the table above."""
+    """A new class of the balancer needs an answer and a line in the table above."""
 
     def below(cls: type[BalancerError]) -> set[type[BalancerError]]:
         return {cls}.union(*(below(child) for child in cls.__subclasses__()))
 
-    assert below(BalancerError) == {type(error) for error, *_ in KINDS} | {ReplicaRefused}
+    # Others (the load client, say) may have kinds of their own, which never reach a server.
+    ours = {cls for cls in below(BalancerError) if cls.__module__ == BalancerError.__module__}
+    assert ours == {type(error) for error, *_ in KINDS} | {ReplicaRefused}
 
 
 def test_messages_name_what_was_wrong() -> None:
