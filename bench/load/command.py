@@ -26,8 +26,9 @@ _INTERRUPTED = 130
 def load(**given: Any) -> None:
     """Measure an OpenAI-compatible endpoint under load.
 
-    Exits with 0; with 1 if every request failed or too many did; with 130 after Ctrl-C, the report
-    of what was measured until then being written all the same; a second one ends even that.
+    Exits with 0; with 1 if every request failed or too many did; with 130 after Ctrl-C or
+    SIGTERM, the report of what was measured until then being written all the same; a second one
+    ends even that.
     """
     try:
         sys.exit(_load(given))
@@ -92,6 +93,10 @@ def _deliver(runs: list[Run], tables: str, given: dict[str, Any]) -> None:
         raise click.ClickException(f"the report could not be written: {error}") from error
     click.echo(tables)
     click.echo(f"report: {written[0]}")
+    if not given["streaming"]:
+        click.echo(
+            "not streamed, so without time to first token: --streaming measures it", err=True
+        )
 
 
 def _measure(chosen: Chosen, given: dict[str, Any]) -> list[RunResult]:

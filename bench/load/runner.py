@@ -64,9 +64,9 @@ async def run(
 
 @asynccontextmanager
 async def stop_on_interrupt() -> AsyncIterator[trio.Event]:
-    """An event that the first Ctrl-C sets; a second one is an ordinary KeyboardInterrupt."""
+    """An event that the first Ctrl-C or SIGTERM sets; a second one is a KeyboardInterrupt."""
     stop = trio.Event()
-    with trio.open_signal_receiver(signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
 
             async def listen() -> None:

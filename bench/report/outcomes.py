@@ -21,6 +21,8 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True):
     """The first one's."""
     message: str | None
     """The first one's, as an example."""
+    retry_after_s: float | None = None
+    """The longest that any of them asked the client to wait; None if none did."""
 
 
 class Outcomes(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,12 @@ def _failures(failed: Sequence[Record]) -> list[Failure]:
             count=count,
             status=first[kind].status,
             message=first[kind].error_message,
+            retry_after_s=_longest_wait(failed, kind),
         )
         for kind, count in kinds.most_common()
     ]
+
+
+def _longest_wait(failed: Sequence[Record], kind: str) -> float | None:
+    waits = (each.retry_after_s for each in failed if (each.error or "unknown") == kind)
+    return max((wait for wait in waits if wait is not None), default=None)

@@ -96,8 +96,10 @@ def outcome_line(metrics: Metrics) -> str:
 def _outcome_lines(metrics: Metrics) -> Iterator[str]:
     yield outcome_line(metrics)
     for failure in metrics.outcomes.failures:
+        wait = failure.retry_after_s
+        waited = "" if wait is None else f" (retry after up to {wait:,.0f} s, not followed)"
         example = f", for example: {printable(failure.message)}" if failure.message else ""
-        yield f"  {printable(failure.kind)}: {failure.count:,}{example}"
+        yield f"  {printable(failure.kind)}: {failure.count:,}{waited}{example}"
     if metrics.warmup_outcomes.sent:
         yield (
             f"warm-up: {metrics.warmup_outcomes.sent:,} sent, "

@@ -272,6 +272,15 @@ def test_nothing_is_wrong_by_itself() -> None:
     assert given.client_lag.cpu_share == 0.5
 
 
+def test_no_first_token_without_a_stream(tmp_path: Path, measured: list[RunResult]) -> None:
+    """Who did not ask for streams is told, beside the output, why there is no time to one."""
+    measured.append(result("ok"))
+    hint = "--streaming measures it"
+    assert hint in invoke(tmp_path).stderr
+    assert hint not in invoke(tmp_path).stdout
+    assert hint not in invoke(tmp_path, "--streaming").output
+
+
 def test_recorded_prompts_of_a_later_load_point(tmp_path: Path, measured: list[RunResult]) -> None:
     """Words made up differ from point to point; recorded ones may be cached, which is said."""
     measured += [result("ok"), result("ok")]

@@ -403,15 +403,16 @@ async def _set_after(event: trio.Event, seconds: float) -> None:
     event.set()
 
 
-async def test_interrupt(autojump_clock: Clock) -> None:
-    """Ctrl-C stops the run and its result is returned; the handler is gone afterwards."""
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_interrupt(number: signal.Signals, autojump_clock: Clock) -> None:
+    """Ctrl-C or SIGTERM stops the run, its result is returned; the handler is gone afterwards."""
+    before = signal.getsignal(number)
     async with stop_on_interrupt() as stop, trio.open_nursery() as nursery:
-        nursery.start_soon(_interrupt_after, 2.5)
+        nursery.start_soon(_interrupt_after, 2.5, number)
         result = await measure(ONE_SECOND, plan(), workload(50), stop=stop)
     assert result.was_cancelled
     assert Counter(record.outcome for record in result.records) == {"ok": 2, "unfinished": 1}
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.getsignal(number) == before
 
 
 async def test_second_interrupt(autojump_clock: Clock) -> None:
@@ -442,9 +443,9 @@ def test_run_alone() -> None:
         run_alone(partial(fails, OSError()))
 
 
-async def _interrupt_after(seconds: float) -> None:
+async def _interrupt_after(seconds: float, number: signal.Signals = signal.SIGINT) -> None:
     await trio.sleep(seconds)
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), number)
 
 
 async def test_whole_answers_in_a_closed_loop(autojump_clock: Clock) -> None:

@@ -69,6 +69,17 @@ def test_outcomes_errors_facts_probes_and_warnings_follow() -> None:
     ]
 
 
+def test_what_a_refusal_asked_for_is_shown() -> None:
+    """The longest Retry-After of a kind, which the load did not heed; nothing where none came."""
+    busy = [
+        failed(error="http_429", status=429, error_message="busy", retry_after_s=wait)
+        for wait in (2.0, 7.0)
+    ]
+    text = text_of(run_of(*busy, failed()))
+    assert "http_429: 2 (retry after up to 7 s, not followed), for example: busy" in text
+    assert "http_503: 1, for example: no replica" in text
+
+
 def test_a_run_without_success_prints_no_table() -> None:
     """The outcome line and the warning stand alone."""
     text = text_of(run_of(failed()))
