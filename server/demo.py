@@ -20,8 +20,17 @@ _LIMITS = EdgeLimits(connections=1_000_000)
 
 
 def run_replica(host: str, port: int, settings: ReplicaSettings) -> None:
-    """Serve one replica until SIGINT or SIGTERM. Raises OSError if it cannot listen there."""
-    trio.run(_run, host, port, create_app(settings))
+    """Serve one replica until SIGINT or SIGTERM.
+
+    Raises OSError if it cannot listen there, at the start or after a crash.
+    """
+    failed: OSError | None = None
+    try:
+        trio.run(_run, host, port, create_app(settings))
+    except* OSError as group:
+        failed = _first(group)
+    if failed is not None:
+        raise failed
 
 
 async def _run(host: str, port: int, app: Replica) -> None:
@@ -31,7 +40,7 @@ async def _run(host: str, port: int, app: Replica) -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             await nursery.start(serve_through_crashes, app, poller, listener)
-            print(_ready_line(app.settings, listener.getsockname()), flush=True)
+            print(_ready_line(app.settings, listener.getsockname()[:2]), flush=True)
             async for _ in signals:
                 nursery.cancel_scope.cancel("told to stop")
                 break
@@ -62,9 +71,15 @@ async def serve_through_crashes(
         listener = bind(host, port)
 
 
+def _first(group: BaseExceptionGroup[OSError]) -> OSError:
+    first = group.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
 def _ready_line(settings: ReplicaSettings, address: tuple[str, int]) -> str:
     kind = "demo replica" if settings.profile is None else f"replica ({settings.profile.name})"
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
     return (
         f"{kind} {settings.name} (a simulation) serves model {settings.model} on "
-        f"http://{address[0]}:{address[1]}"
+        f"http://{host}:{address[1]}"
     )

@@ -92,6 +92,8 @@ def clients(
     from bench.clients.result import Load
     from bench.clients.server import Pace
 
+    if keep is not None and keep.is_dir() and any(keep.iterdir()):
+        raise click.UsageError(f"--keep: {keep} is not empty: old results would be mixed with new")
     signal.signal(signal.SIGTERM, _end)
     load = Load(
         concurrency=concurrency,

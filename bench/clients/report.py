@@ -11,6 +11,7 @@ from bench.clients.compare import LIMIT, METRICS, Comparison, Metric, Spread, co
 from bench.clients.result import Load, Result
 from bench.clients.server import Pace, Seen
 from bench.clients.session import Run
+from bench.report.layout import aligned
 
 __all__ = ["Report"]
 
@@ -208,12 +209,7 @@ def _plain(one: Comparison) -> dict[str, Any]:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = []
-    for row in rows:
-        first, *others = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([first, *others]).rstrip())
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    return aligned(rows, left=len(rows[0]))
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

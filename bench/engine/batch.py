@@ -142,9 +142,6 @@ class Batch:
         budget -= sum(tokens for _, tokens in chunks)
         while self.waiting and budget > 0 and len(self._running) < profile.max_num_seqs:
             sequence = self.waiting[0]
-            if sequence.state == "aborted":
-                self.waiting.popleft()
-                continue
             tokens = self._try_admit(sequence, budget)
             if not tokens:
                 return

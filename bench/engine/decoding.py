@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
+from typing import Final
 
 from bench.engine.sequence import Sequence
 
 __all__ = ["Decoding"]
+
+_REMOVED_KEPT: Final = 64
 
 
 class Decoding:
@@ -23,6 +26,7 @@ class Decoding:
         # How many need a block in the steps whose number leaves that rest.
         self._phases = [0] * block_tokens
         self._ends: list[tuple[int, int, Sequence]] = []
+        self._removed = 0  # and still in that list, which would keep their prompts in memory
 
     def add(self, sequence: Sequence) -> None:
         """Its prompt is complete with the step booked last, and more than one token is to come."""
@@ -33,6 +37,11 @@ class Decoding:
     def remove(self, sequence: Sequence) -> None:
         """It leaves before its end."""
         self._sum(sequence, -1)
+        self._removed += 1
+        if self._removed > self.count + _REMOVED_KEPT:
+            self._ends = [e for e in self._ends if e[2] is not sequence and self._is_here(*e)]
+            heapify(self._ends)
+            self._removed = 0
 
     def context(self) -> int:
         """Tokens whose keys and values are read in the next step."""

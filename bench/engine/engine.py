@@ -10,8 +10,8 @@ the same as step by step.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterable
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
 from bench.engine.batch import Batch
@@ -34,6 +34,15 @@ class EngineSnapshot(NamedTuple):
 
 def _nobody(sequence: Sequence) -> None:
     """Told, and does nothing."""
+
+
+def _made(sequence: Sequence, ended: int) -> int:
+    """Tokens of its answer that are there when step number `ended` was the last to end."""
+    if sequence.state == "decode":
+        made = min(ended, sequence.ends_at) - sequence.begun_at + 1
+        return sequence.generated + max(0, made)
+    # It may have been preempted while the step ran that makes the last of these.
+    return sequence.generated - (sequence.made_at > ended)
 
 
 class Engine:
@@ -101,6 +110,7 @@ class Engine:
             self._cut_short(now_s)
         elif sequence.state == "waiting":
             sequence.state = "aborted"
+            self._withdraw(sequence)
             self._cut_short(now_s)  # It may have stood in the way of others.
 
     def slow_down(self, factor: float, now_s: float) -> None:
@@ -110,10 +120,11 @@ class Engine:
         self._cut_short(now_s)
 
     def stall(self, until_s: float, now_s: float) -> None:
-        """No step begins before `until_s`."""
+        """No step begins before `until_s`, whatever was said before; one that runs is finished."""
         self.advance(now_s)
         self._stalled_until_s = until_s
         self._cut_short(now_s)
+        self._hold_back(now_s)
 
     def crash(self, restart_s: float, now_s: float) -> list[Sequence]:
         """Everything in it is lost, the cache too; it takes `restart_s` until it computes again.
@@ -164,13 +175,12 @@ class Engine:
 
     def tokens_made(self, sequence: Sequence, now_s: float) -> int:
         """How many tokens of its answer are there at `now_s`, the time of the last `advance`."""
-        current = self._current
-        ended = self._batch.step if current is None else current.before + current.done(now_s)
-        if sequence.state == "decode":
-            made = min(ended, sequence.ends_at) - sequence.begun_at + 1
-            return sequence.generated + max(0, made)
-        # It may have been preempted while the step ran that makes the last of these.
-        return sequence.generated - (sequence.made_at > ended)
+        return _made(sequence, self._ended(now_s))
+
+    def tokens_made_each(self, sequences: Iterable[Sequence], now_s: float) -> list[int]:
+        """`tokens_made` of several at the price of one."""
+        ended = self._ended(now_s)
+        return [_made(sequence, ended) for sequence in sequences]
 
     def due_s(self, sequence: Sequence, token: int, now_s: float) -> float:
         """When token number `token` (the first is 0) is due, or may be asked for again."""
@@ -181,6 +191,11 @@ class Engine:
             return self.next_s()
         step = sequence.begun_at + token - sequence.generated - current.before
         return current.end_s(max(1, min(step, current.steps)))
+
+    def _ended(self, now_s: float) -> int:
+        """Number of the last step that has ended."""
+        current = self._current
+        return self._batch.step if current is None else current.before + current.done(now_s)
 
     # --- what happens at its time
 
@@ -196,8 +211,6 @@ class Engine:
                 self._plan_next(at_s)
 
     def _arrive(self, sequence: Sequence, now_s: float) -> None:
-        if sequence.state == "aborted":
-            return
         waiting = self._batch.waiting
         waiting.append(sequence)
         if len(waiting) > 1 and self._current is not None:
@@ -219,6 +232,31 @@ class Engine:
             # What happens as a step begins still comes before the next one is put together.
             steps = min(current.steps, current.begun_before(now_s) + ahead)
             self._begin(current._replace(steps=max(1, steps)))
+
+    def _withdraw(self, sequence: Sequence) -> None:
+        """It has not begun: nothing of it stays, however long the others wait."""
+        if sequence in self._batch.waiting:
+            self._batch.waiting.remove(sequence)
+            return
+        self._incoming = [entry for entry in self._incoming if entry[2] is not sequence]
+        heapify(self._incoming)
+
+    def _hold_back(self, now_s: float) -> None:
+        """What is put together already, and has not begun, begins when the stall is over."""
+        current, until_s = self._current, self._stalled_until_s
+        if current is None:
+            return
+        if current.start_s > now_s:
+            self._begin(current._replace(start_s=max(now_s, until_s)))
+            return
+        begun = max(1, current.begun_before(now_s))
+        if current.open and begun < current.steps:
+            self._batch.settle(begun)
+            self._current, self._next = current.divided(begun)
+            self._plan_at_s = math.inf
+            current = self._current
+        if self._next is not None:
+            self._next = self._next._replace(start_s=max(current.end_s(current.steps), until_s))
 
     def _begin(self, stretch: Stretch) -> None:
         self._current = stretch

@@ -6,7 +6,8 @@ import difflib
 import re
 from typing import Any, Final
 
-from bench.engine.hardware import GPUS, MODELS, Gpu, Model
+from bench.engine.gpus import GPUS, Gpu
+from bench.engine.models import MODELS, Model
 from bench.engine.profile import Profile, ProfileError
 
 __all__ = ["PROFILES", "find_profile", "make_profile"]

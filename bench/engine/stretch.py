@@ -33,6 +33,16 @@ class Stretch(NamedTuple):
         """When the first `steps` of its steps are done."""
         return self.start_s + steps * self.first_s + self.growth_s * (steps * (steps - 1) / 2)
 
+    def divided(self, steps: int) -> tuple[Stretch, Stretch]:
+        """The first `steps` of its steps, not to be cut short any more, and all others."""
+        rest = self._replace(
+            start_s=self.end_s(steps),
+            steps=self.steps - steps,
+            first_s=self.first_s + steps * self.growth_s,
+            before=self.before + steps,
+        )
+        return self._replace(steps=steps, open=False), rest
+
     def begun_before(self, now_s: float) -> int:
         """How many of its steps began before `now_s`."""
         return bisect_left(range(self.steps), now_s, key=self.end_s)

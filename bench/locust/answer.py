@@ -68,8 +68,7 @@ class Answer:
         usage = chunk.get("usage")
         if isinstance(usage, dict) and isinstance(usage.get("completion_tokens"), int):
             self._reported_tokens = usage["completion_tokens"]
-        for choice in chunk.get("choices") or ():
-            delta = choice.get("delta") or {}
+        for delta in _deltas(chunk):
             if any(delta.get(name) for name in (*_TEXTS, "tool_calls")):
                 self._text(delta.get("content") or "", now_s)
 
@@ -79,6 +78,16 @@ class Answer:
         self.last_text_s = now_s
         self.chunks += 1
         self.text += content
+
+
+def _deltas(chunk: dict[str, Any]) -> list[dict[str, Any]]:
+    try:
+        deltas = [choice.get("delta") or {} for choice in chunk.get("choices") or ()]
+    except (AttributeError, TypeError) as error:
+        raise AnswerFailed(f"an event's choices are no choices: {chunk['choices']}") from error
+    if not all(isinstance(delta, dict) for delta in deltas):
+        raise AnswerFailed(f"an event's delta is no object: {deltas}")
+    return deltas
 
 
 def _decoded(data: bytes) -> dict[str, Any]:

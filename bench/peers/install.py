@@ -19,7 +19,9 @@ _INSTALL_LIMIT_S: Final = 900
 _VERSION_LIMIT_S: Final = 30
 _SYSTEM_PATHS: Final = "/usr/local/sbin:/usr/sbin:/sbin"
 _ERROR: Final = re.compile(r"^(npm )?(error|E:)", re.IGNORECASE)
-_USELESS: Final = re.compile(r"complete log of this run|^npm error( code)?\s*\S{0,12}$")
+_USELESS: Final = re.compile(
+    r"complete log of this run|behind a proxy|^npm error( code)?\s*\S{0,12}$"
+)
 
 
 class PeerMissing(Exception):

@@ -31,7 +31,8 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
     client_max_body_size 64m;
-    client_body_buffer_size 1m;
+    # Its workers may not write files below a directory of root's.
+    client_body_buffer_size 64m;
     upstream replicas {{
         {method}
 {servers}

@@ -49,7 +49,9 @@ def _try_chat(port: int, model: str, headers: dict[str, str]) -> str:
             json.dumps(body),
             {**headers, "content-type": "application/json", "connection": "close"},
         )
-        return str(connection.getresponse().status)
+        answer = connection.getresponse()
+        answer.read()
+        return str(answer.status)
     except (OSError, http.client.HTTPException) as error:
         return f"{type(error).__name__}: {error}"
     finally:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from bench.load.plan import Closed, Limits, Plan
 from bench.peers.cores import Cores
@@ -21,8 +22,12 @@ from bench.peers.usage import load_side_share, load_side_warnings, read_usage
 from bench.peers.workload import workload_of
 from bench.relay import procstat
 from bench.relay.children import Child, ChildFailed, free_port
+from bench.workload.model import Workload
 
 __all__ = ["Results", "Session", "Settings"]
+
+_PHASE_LIMIT_S: Final = 600.0
+"""What is not answered by then counts as unfinished, so that nobody holds up all after it."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +192,7 @@ class Session:
             seed=seed,
         )
         if settings.warmup:
-            self._drive(self._plan(target, started, settings.warmup, seed), workload, warmup=True)
+            self._warm_up(self._plan(target, started, settings.warmup, seed), workload)
         books, before = read_books(replicas), read_usage(started.child, replicas)
         result = self._drive(
             self._plan(target, started, settings.requests, seed), workload, warmup=False
@@ -222,6 +227,12 @@ class Session:
             ],
         )
 
+    def _warm_up(self, plan: Plan, workload: Workload) -> None:
+        """Raises ChildFailed if nothing comes back: every request after it would only time out."""
+        warm = self._drive(plan, workload, warmup=True)
+        if not any(record.outcome == "ok" for record in warm.measured):
+            raise ChildFailed(f"no request of the warm-up succeeded: {errors_of(warm)}")
+
     def _plan(self, target: Target, started: _Started, requests: int, seed: int) -> Plan:
         settings = self._settings
         return Plan(
@@ -231,7 +242,7 @@ class Session:
             url_strategy="session" if target.policy == "session" else "round_robin",
             headers=started.headers,
             session_header=started.session_header,
-            limits=Limits(requests=requests),
+            limits=Limits(requests=requests, duration_s=_PHASE_LIMIT_S),
             request_timeout_s=120.0,
             seed=seed,
         )

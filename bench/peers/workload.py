@@ -20,8 +20,8 @@ _ABOUT: Final = (
     "60 tokens in and 48 out each turn, half a second between turns: every turn repeats the text, "
     "so it is answered soonest where the text was read before."
 )
-_NAMED_REQUESTS: Final = 300
-"""So many requests the smallest of the named workloads has."""
+_NAMED_REQUESTS: Final = 75
+"""So many requests for each replica the smallest of the named workloads has."""
 
 
 def workload_names() -> list[str]:
@@ -32,7 +32,8 @@ def workload_names() -> list[str]:
 def workload_of(
     name: str, *, requests: int, concurrency: int, replicas: int, seed: int
 ) -> Workload:
-    """Enough sessions for so many requests, the same ones for the same seed.
+    """Enough sessions for so many requests, the same ones for the same seed: none is begun twice,
+    though so many are not at their end when the last request is sent.
 
     Raises ValueError for a name that there is not.
     """
@@ -40,7 +41,7 @@ def workload_of(
         return _documents(math.ceil(requests / _TURNS) + concurrency, seed)
     if name not in WORKLOADS:
         raise ValueError(f"no workload {name!r}; there are {', '.join(workload_names())}")
-    scale = max(1.0, requests / _NAMED_REQUESTS)
+    scale = max(1.0, (requests + _TURNS * concurrency) / (_NAMED_REQUESTS * replicas))
     return named_workload(name, WorkloadOptions(replicas=replicas, scale=scale, seed=seed))
 
 

@@ -26,6 +26,8 @@ BLOCK_TOKENS: Final = 16
 _UP_TO: Final = [re.compile(f"(?:{PIECE}){{1,{max(1, most)}}}") for most in range(BLOCK_TOKENS + 1)]
 _BATCH: Final = 512
 """Blocks between two checkpoints: half a millisecond."""
+_TOKEN_BATCH: Final = 8192
+"""The same for text that is cut into tokens already."""
 
 _KEPT_CHARACTERS: Final = 8 * 2**20
 _WORTH_KEEPING: Final = 512
@@ -107,9 +109,16 @@ class Blocks:
         """Token ids, as completions may be given; the same as `add_text` otherwise."""
         if self.tokens + len(ids) > at_most:
             raise TooLongError
-        for begin in range(0, len(ids), 8192):
-            self.add_tokens([f"{each} " for each in ids[begin : begin + 8192]])
+        for begin in range(0, len(ids), _TOKEN_BATCH):
+            self.add_tokens([f"{each} " for each in ids[begin : begin + _TOKEN_BATCH]])
             await trio.lowlevel.checkpoint()
+
+    async def add_pieces(self, pieces: Sequence[str]) -> None:
+        """The same as `add_tokens`, for any number of them."""
+        for begin in range(0, len(pieces), _TOKEN_BATCH):
+            if begin:
+                await trio.lowlevel.checkpoint()
+            self.add_tokens(pieces[begin : begin + _TOKEN_BATCH])
 
     def add_tokens(self, pieces: Sequence[str]) -> None:
         """Text that is cut into tokens already."""

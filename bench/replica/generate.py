@@ -118,7 +118,7 @@ async def _planned(
         include_stop=request.include_stop_str_in_output,
     )
     answer = await write(settings, words, prompt_tokens, request.seed or 0, limits)
-    blocks.add_tokens(answer.pieces)
+    await blocks.add_pieces(answer.pieces)
     job = Job(
         prompt_tokens=prompt_tokens,
         tokens=len(answer.pieces),

@@ -174,8 +174,9 @@ class SimulatedCore:
     def _step_ended(self, now_s: float) -> None:
         engine = self._engine
         engine.advance(now_s)
-        for run in self._answering:
-            made = engine.tokens_made(run.sequence, now_s)
+        runs = [*self._answering]
+        each_made = engine.tokens_made_each((run.sequence for run in runs), now_s)
+        for run, made in zip(runs, each_made, strict=True):
             if made > run.made:
                 self._count(run, made, now_s)
                 run.wake()

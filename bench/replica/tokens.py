@@ -10,8 +10,9 @@ from typing import Final
 __all__ = ["PIECE", "count", "pieces", "split"]
 
 # Leading white space belongs to the piece, as in byte-pair vocabularies. Eight characters at most,
-# so that long words, and scripts that do not put spaces between words, are several tokens.
-PIECE: Final = r"\s*(?:\w{1,8}|[^\w\s])|\s+"
+# so that long words, and scripts that do not put spaces between words, are several tokens. White
+# space is not given back (`*+`): megabytes of it would be tried again at each length.
+PIECE: Final = r"\s*+(?:\w{1,8}|[^\w\s])|\s+"
 """One token, as a regular expression."""
 
 _PIECE = re.compile(PIECE)

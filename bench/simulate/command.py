@@ -133,24 +133,32 @@ def simulate_command(
     cells = []
     for workload in chosen:
         replicas = fleet_named(fleet or _FLEETS.get(workload, _USUAL_FLEET))
+        options = [
+            _options(len(replicas), scale, rate, one_seed) for one_seed in range(seed, seed + seeds)
+        ]
         cells += [
             Cell(
                 workload=workload,
                 policy=policy,
                 fleet=replicas,
-                options=WorkloadOptions(
-                    replicas=len(replicas), scale=scale, rate=rate, seed=one_seed
-                ),
+                options=of_seed,
                 max_in_flight=max_in_flight,
             )
             for policy in names
-            for one_seed in range(seed, seed + seeds)
+            for of_seed in options
         ]
     rows: list[Row] = []
     try:
         _simulate(cells, jobs, rows)
     finally:  # after Ctrl-C too: what is simulated is not lost
         _write(_command_line(), cells, rows, json_file, markdown_file, html_file)
+
+
+def _options(replicas: int, scale: float, rate: float | None, seed: int) -> WorkloadOptions:
+    try:
+        return WorkloadOptions(replicas=replicas, scale=scale, rate=rate, seed=seed)
+    except ValueError as error:  # such as for `nan`, which is in every range
+        raise click.UsageError(str(error)) from error
 
 
 def _simulate(cells: Sequence[Cell], jobs: int | None, rows: list[Row]) -> None:

@@ -64,6 +64,11 @@ def run(policies: Sequence[str], fleet: tuple[str, ...], seeds: int) -> dict[str
     rows: dict[str, list[Row]] = {}
     with closing(simulate_all(cells)) as simulated:
         for row in simulated:
+            if row.requests == 0:
+                raise click.ClickException(
+                    f"{row.policy}: every request was refused: none fits into a replica of "
+                    f"{', '.join(dict.fromkeys(fleet))}"
+                )
             rows.setdefault(row.policy, []).append(row)
     return rows
 

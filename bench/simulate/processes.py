@@ -8,6 +8,7 @@ import signal
 from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 from types import FrameType
 
 import click
@@ -28,7 +29,7 @@ def simulate_all(cells: Sequence[Cell], jobs: int | None = None) -> Generator[Ro
     workers = ProcessPoolExecutor(
         max(1, min(jobs or os.cpu_count() or 1, len(cells))),
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=_end_silently_on_interrupt,
+        initializer=_begin,
     )
     with workers:
         try:
@@ -42,6 +43,20 @@ def simulate_all(cells: Sequence[Cell], jobs: int | None = None) -> Generator[Ro
             for process in multiprocessing.active_children():
                 process.terminate()
             raise
+
+
+def _begin() -> None:
+    """In each process, before its first cell."""
+    _end_silently_on_interrupt()
+    Thread(target=_end_with_the_first, daemon=True).start()
+
+
+def _end_with_the_first() -> None:
+    """A process that waits for cells would wait for ever once the first is killed."""
+    first = multiprocessing.parent_process()
+    if first is not None:
+        first.join()
+        os._exit(1)
 
 
 def _end_silently_on_interrupt() -> None:

@@ -78,7 +78,7 @@ def validate(
     try:
         given = _profile(named)
         recordings = find_recordings(paths, _warn) if paths else bundled_recordings()
-        results = [_result(each, given, workload, calibrate) for each in recordings]
+        results = _results(recordings, given, workload, calibrate)
     except (ProfileError, RecordingError, FactsError, BadLine, OSError) as error:
         raise click.ClickException(str(error)) from error
     for line in (markdown if as_markdown else text)(results):
@@ -90,6 +90,26 @@ def validate(
     if json_file is not None:
         content = {"total": total(results), "runs": results}
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(content)))
+    if len(results) < len(recordings):
+        raise click.ClickException(f"runs left out: {len(recordings) - len(results)}; see above")
+
+
+def _results(
+    recordings: Sequence[Recording], given: Profile | None, workload: Path | None, calibrate: bool
+) -> list[Result]:
+    """Of all runs that can be predicted; the others are told. Raises if that is none of them."""
+    results: list[Result] = []
+    refused: list[ProfileError | RecordingError] = []
+    for recording in recordings:
+        try:
+            results.append(_result(recording, given, workload, calibrate))
+        except (ProfileError, RecordingError) as error:
+            refused.append(error)
+    if not results:
+        raise refused[0]
+    for reason in refused:
+        _warn(str(reason))
+    return results
 
 
 def _warn(reason: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from bench.engine import Profile, ProfileError
-from bench.engine.hardware import GPUS, MODELS, Gpu, Model
+from bench.engine.gpus import GPUS, Gpu
+from bench.engine.models import MODELS, Model
 from bench.engine.profiles import make_profile
 from bench.validate.facts import Facts
 

@@ -83,7 +83,7 @@ def _facts(meta: _Meta, named: str) -> Facts:
         return meta.find(kind, f"resolved_config.{section}.{name}", f"engine_kwargs.{name}", name)
 
     def size(name: str) -> int:
-        return setting(int, "parallel_config", f"{name}_parallel_size") or 1
+        return max(1, setting(int, "parallel_config", f"{name}_parallel_size") or 1)
 
     caching = setting(bool, "cache_config", "enable_prefix_caching")
     return Facts(

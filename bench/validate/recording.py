@@ -68,8 +68,8 @@ class Recording(NamedTuple):
 class _Line(msgspec.Struct):
     """A line of `requests.jsonl`. The arrival is on the wall clock, the others on another one."""
 
-    input_toks: int
-    output_toks: int
+    input_toks: int | None
+    output_toks: int | None
     first_token_ts: float | None = None
     last_token_ts: float | None = None
     request_id: str = ""
@@ -84,18 +84,20 @@ def find_recordings(paths: Iterable[Path], on_skip: Callable[[str], None]) -> li
     compressed if it ends in .xz, .gz or .bz2. Raises RecordingError if there is none, OSError and
     BadLine for files that cannot be read.
     """
-    recordings = []
-    for path in paths:
-        files = _request_files(path) if path.is_dir() else [path]
-        if not files:
-            raise RecordingError(
-                f"{path}: no recorded run in it: neither requests.jsonl nor *_requests.jsonl"
-            )
-        recordings += [read_recording(file) for file in files]
+    recordings = [read_recording(file) for path in paths for file in _files(path)]
     for recording in recordings:
         for reason in recording.skipped:
             on_skip(reason)
     return recordings
+
+
+def _files(path: Path) -> list[Path]:
+    files = _request_files(path) if path.is_dir() else [path]
+    if not files:
+        raise RecordingError(
+            f"{path}: no recorded run in it: neither requests.jsonl nor *_requests.jsonl"
+        )
+    return files
 
 
 def _request_files(directory: Path) -> list[Path]:
@@ -129,28 +131,26 @@ def bundled_recordings() -> list[Recording]:
 
 def _recording(name: str, source: Source, facts: Facts, place: Path | None) -> Recording:
     lines = list(parsed_lines(source, msgspec.json.Decoder(_Line).decode))
-    stamped = list(zip(_numbers(lines), lines, strict=True))
-    whole = [(number, line) for number, line in stamped if _reason(line) is None]
+    shift_s = _clock_shift_s([line for line in lines if _reason(line) is None])
+    reasons = [_reason(line) or _reason_in_time(line, shift_s) for line in lines]
+    stamped = list(zip(_numbers(lines), lines, reasons, strict=True))
+    whole = [(number, line) for number, line, reason in stamped if reason is None]
+    skipped = [f"{name}: request {number}: {reason}" for number, _, reason in stamped if reason]
     if not whole:
-        raise RecordingError(f"{source.name}: no request in it was served")
-    skipped = [
-        f"{name}: request {number}: {reason}"
-        for number, line in stamped
-        if (reason := _reason(line))
-    ]
-    requests = sorted(_served(whole), key=lambda each: each.arrived_s)
+        why = f" ({skipped[0]})" if skipped else ""
+        raise RecordingError(f"{place or name}/{source.name}: no request in it was served{why}")
+    requests = sorted(_served(whole, shift_s), key=lambda each: each.arrived_s)
     return Recording(name, tuple(requests), facts, place, tuple(skipped))
 
 
-def _served(stamped: list[tuple[int, _Line]]) -> list[Served]:
-    shift_s = _clock_shift_s([line for _, line in stamped])
+def _served(stamped: list[tuple[int, _Line]], shift_s: float) -> list[Served]:
     arrivals = [_arrival_s(line, shift_s) for _, line in stamped]
     begun_s = min(arrivals)
     return [
         Served(
             number,
-            line.input_toks,
-            line.output_toks,
+            line.input_toks or 0,
+            line.output_toks or 0,
             arrived_s - begun_s,
             (line.first_token_ts or 0.0) - begun_s,
             (line.last_token_ts or 0.0) - begun_s,
@@ -168,7 +168,7 @@ def _clock_shift_s(lines: list[_Line]) -> float:
         (
             line.queued_ts - line.arrival_time
             for line in lines
-            if line.queued_ts is not None and line.arrival_time is not None
+            if line.queued_ts and line.arrival_time is not None
         ),
         default=0.0,
     )
@@ -183,8 +183,8 @@ def _arrival_s(line: _Line, shift_s: float) -> float:
 
 def _reason(line: _Line) -> str | None:
     """Why a request cannot be compared."""
-    if line.output_toks < 1 or line.input_toks < 1:
-        return f"{line.input_toks} input and {line.output_toks} output tokens"
+    if (line.output_toks or 0) < 1 or (line.input_toks or 0) < 1:
+        return f"{line.input_toks or 0} input and {line.output_toks or 0} output tokens"
     if not line.first_token_ts or not line.last_token_ts:
         return "no stamp of its first or last token"
     if line.arrival_time is None and line.queued_ts is None:
@@ -192,6 +192,15 @@ def _reason(line: _Line) -> str | None:
     if line.last_token_ts < line.first_token_ts:
         return "its last token comes before its first"
     return None
+
+
+def _reason_in_time(line: _Line, shift_s: float) -> str | None:
+    assert line.first_token_ts is not None
+    late_s = line.first_token_ts - _arrival_s(line, shift_s)
+    if late_s > 0:
+        return None
+    known = "" if line.queued_ts else "; without queued_ts nothing tells if both are of one clock"
+    return f"its first token comes {-late_s:g} s before the request{known}"
 
 
 def _numbers(lines: list[_Line]) -> list[int]:

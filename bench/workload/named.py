@@ -49,10 +49,10 @@ class WorkloadOptions(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.replicas < 1:
             raise ValueError(f"replicas must be 1 or more, not {self.replicas}")
-        if not self.scale > 0:
-            raise ValueError(f"the scale must be above 0, not {self.scale}")
-        if self.rate is not None and not self.rate > 0:
-            raise ValueError(f"the rate must be above 0, not {self.rate}")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"the scale must be a number above 0, not {self.scale}")
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise ValueError(f"the rate must be a number above 0, not {self.rate}")
 
 
 def named_workload(name: str, options: WorkloadOptions | None = None) -> Workload:

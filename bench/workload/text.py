@@ -54,7 +54,7 @@ CACHED_CHARACTERS = 32 * 2**20
 """How much rendered text is kept: 32 MiB, some 950 segments of 6,000 tokens."""
 
 # The demo replica's rule (bench/replica/tokens.py), so that both ends count the same.
-_PIECE = re.compile(r"\s*(?:\w{1,8}|[^\w\s])|\s+")
+_PIECE = re.compile(r"\s*+(?:\w{1,8}|[^\w\s])|\s+")
 # Odd, so that multiplying by it modulo 2**64 maps no two keys to one (Knuth's golden ratio).
 _SPREAD = 0x9E3779B97F4A7C15
 _KEY_WORDS = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,9 +14,9 @@ import trio
 from click.testing import CliRunner
 
 from balancer.wire.poller import open_poller
-from bench.replica import ReplicaSettings, create_app, load_profile
+from bench.replica import Replica, ReplicaSettings, create_app, load_profile
 from server.cli import main
-from server.demo import serve_through_crashes
+from server.demo import _ready_line, serve_through_crashes
 from server.edge.accept import bind
 
 PROFILE = load_profile("h100-llama-8b", time_scale=0.1)
@@ -105,3 +106,27 @@ def test_options_that_cannot_be(options: list[str], code: int, words: str) -> No
     result = CliRunner().invoke(main, ["replica", "--port", "0", *options])
     assert result.exit_code == code
     assert words in result.output
+
+
+def test_a_port_that_is_taken_after_a_crash_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command ends with the reason in one line."""
+    listeners = iter([bind("127.0.0.1", 0)])
+
+    def bind_once(host: str, port: int) -> socket.socket:
+        for listener in listeners:
+            return listener
+        raise OSError(f"cannot listen on {host} port {port}: Address already in use")
+
+    async def crash_at_once(replica: Replica) -> float:
+        return 0.0
+
+    monkeypatch.setattr("server.demo.bind", bind_once)
+    monkeypatch.setattr(Replica, "until_crash", crash_at_once)
+    result = CliRunner().invoke(main, ["replica", "--profile", "h100-llama-8b", "--port", "0"])
+    assert result.exit_code == 1
+    assert "triolet: cannot listen on 127.0.0.1" in result.output
+
+
+def test_an_ipv6_address_is_shown_in_brackets() -> None:
+    """The address that is printed can be used as it is."""
+    assert _ready_line(ReplicaSettings(), ("::1", 8000)).endswith("http://[::1]:8000")

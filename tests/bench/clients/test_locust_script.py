@@ -128,3 +128,12 @@ def test_session_without_prefix_is_repeatable() -> None:
     assert body == Talk(settings, 3).ask()
     assert [message["role"] for message in body["messages"]] == ["user"]
     assert (body["max_tokens"], body["ignore_eos"], body["stream"]) == (7, True, True)
+
+
+@pytest.mark.parametrize(
+    "chunk", ['{"choices": 7}', '{"choices": ["x"]}', '{"choices": [{"delta": "x"}]}']
+)
+def test_what_is_no_chunk_fails_the_answer(chunk: str) -> None:
+    """Any other error would leave the request out of Locust's failures."""
+    with pytest.raises(AnswerFailed):
+        answer(b"data: " + chunk.encode())

@@ -115,6 +115,9 @@ class Step:
         self.end_s = end_s
         self.samples: list[Request] = []
 
+    def move(self, start_s: float) -> None:
+        self.start_s, self.end_s = start_s, start_s + self.end_s - self.start_s
+
 
 def _nobody(request: Request) -> None:
     pass
@@ -171,6 +174,13 @@ class NaiveEngine:
     def stall(self, until_s: float, now_s: float) -> None:
         self.advance(now_s)
         self.stalled_until_s = until_s
+        if self.current is None:
+            return
+        if self.current.start_s > now_s:
+            self.current.move(max(now_s, until_s))
+            self.begin(self.current)
+        elif self.following is not None:
+            self.following.move(max(self.current.end_s, until_s))
 
     def crash(self, restart_s: float, now_s: float) -> list[Request]:
         self.advance(now_s)

@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from bench.engine import PROFILES, Profile, ProfileError, find_profile
-from bench.engine.hardware import GPUS, MODELS, Gpu, Model
+from bench.engine.gpus import GPUS, Gpu
+from bench.engine.models import MODELS, Model
 from bench.engine.profile import read_profile
 from bench.engine.profiles import make_profile
 from bench.workload.groundtruth import linear_steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -156,3 +157,10 @@ def test_triolet_has_one_pool_and_no_log() -> None:
         "x",
         "--y",
     ]
+
+
+def test_nginx_keeps_the_longest_request_in_memory() -> None:
+    """Started by root, its workers could not write it to a file: a long prompt got status 500."""
+    config = only_file(setup("nginx", "round_robin"))
+    sizes = dict(re.findall(r"(client_max_body_size|client_body_buffer_size) (\w+);", config))
+    assert sizes["client_body_buffer_size"] == sizes["client_max_body_size"]

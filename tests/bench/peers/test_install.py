@@ -122,6 +122,11 @@ def test_a_package_is_unpacked_under_the_first_name_that_holds_the_program(
             "npm error A complete log of this run can be found in: /somewhere",
             "npm error 404  'x@1'",
         ),
+        (
+            "npm error code ECONNREFUSED\nnpm error network This is about connectivity.\n"
+            "npm error network In most cases you are behind a proxy or have bad settings.",
+            "npm error network This",
+        ),
         ("E: Unable to locate package thing", "E: Unable"),
         ("one\nlast", "last"),
         ("", ""),

@@ -129,6 +129,23 @@ def test_warm_up_comes_first_and_is_not_counted(tmp_path: Path, cores: Cores) ->
 
 
 @pytest.mark.usefixtures("no_address_needed")
+def test_who_answers_nothing_is_not_waited_for(tmp_path: Path, cores: Cores) -> None:
+    """Without one good answer in the warm-up there is no measurement; and each phase has an end."""
+
+    class Silent(Driver):
+        def __call__(self, plan: Plan, workload: Workload, *, warmup: bool) -> RunResult:
+            super().__call__(plan, workload, warmup=warmup)
+            return a_result([a_record(start_s=0.0, ttft_s=0.1, error="timeout")])
+
+    drive = Silent()
+    results = cells_of(tmp_path, cores, drive, targets_of("direct:round_robin", {}), repeat=2)
+    assert len(drive.plans) == 1
+    assert drive.plans[0][0].limits.duration_s
+    (cell,) = results.cells
+    assert cell.failure == "no request of the warm-up succeeded: {'timeout': 1}"
+
+
+@pytest.mark.usefixtures("no_address_needed")
 def test_ctrl_c_leaves_what_was_measured(tmp_path: Path, cores: Cores) -> None:
     """The target under measurement is left out: half of it is not comparable."""
     results = cells_of(tmp_path, cores, Driver(interrupt_at=4), targets_of("direct", {}))
@@ -169,3 +186,14 @@ def test_triolet_is_started_as_it_is_installed() -> None:
     """Or as the user says."""
     assert serve_command("x 'y z'") == ["x", "y z"]
     assert serve_command(None)[-1] == "serve"
+
+
+@pytest.mark.parametrize("name", ["multi-turn", "mixed-fleet"])
+@pytest.mark.parametrize("replicas", [1, 4])
+def test_no_session_is_sent_twice(name: str, replicas: int) -> None:
+    """A second time its prompts would be found in caches. Sessions are at different turns when the
+    last request is sent, so there are more of them than it takes."""
+    made = workload_of(name, requests=300, concurrency=24, replicas=replicas, seed=0)
+    longest = max(len(session.turns) for session in made.sessions)
+    turns = sum(len(session.turns) for session in made.sessions)
+    assert turns >= 300 + 24 * (longest - 1)

@@ -114,3 +114,25 @@ async def test_roles_are_part_of_the_prompt() -> None:
     system = await chat_blocks([Message("system", words)], 1, ENOUGH)
     assert user.tokens == system.tokens == len(split(words)) + 4
     assert user.whole() != system.whole()
+
+
+async def test_many_tokens_leave_room_for_other_tasks() -> None:
+    """Tokens of a long answer are cut in parts, with the same result."""
+    pieces = ["abc "] * 50_003
+    blocks, turns = Blocks(), 0
+    done = trio.Event()
+
+    async def others() -> None:
+        nonlocal turns
+        while not done.is_set():
+            turns += 1
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(others)
+        await blocks.add_pieces(pieces)
+        done.set()
+    assert turns >= 5
+    whole = Blocks()
+    whole.add_tokens(pieces)
+    assert (blocks.tokens, blocks.whole()) == (whole.tokens, whole.whole())

@@ -6,7 +6,8 @@ import re
 
 import trio.testing
 
-from bench.engine.hardware import GPUS, MODELS
+from bench.engine.gpus import GPUS
+from bench.engine.models import MODELS
 from bench.replica import ReplicaSettings, create_app, load_profile
 from bench.replica.faults import FaultChange
 from tests.bench.replica.driver import call

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +57,15 @@ def test_stop_can_be_included() -> None:
     scan = StopScan(["b c"], include=True)
     assert scan.feed("a b") + scan.feed(" cd") == "a b c"
     assert scan.found == "b c"
+
+
+def _seconds(text: str) -> float:
+    begun_s = time.process_time()
+    count(text, len(text))
+    return time.process_time() - begun_s
+
+
+def test_white_space_costs_no_more_than_words() -> None:
+    """A long run of it is looked at once, not again for each of its characters."""
+    spaces, words = " " * 2_000_000, "abcdefg " * 250_000
+    assert min(_seconds(spaces) for _ in range(3)) < min(_seconds(words) for _ in range(3))

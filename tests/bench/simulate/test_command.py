@@ -8,11 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
+from bench.engine import find_profile
+from bench.relay.procstat import descendants
 from bench.simulate.command import simulate_command
 from bench.simulate.experiment import experiment_command
 
@@ -35,6 +39,8 @@ def invoke(*arguments: str) -> Result:
         (("--fleet", "h1000-llama-8b:4"), "h100-llama-8b"),
         (("--scale", "0"), "--scale"),
         (("--rate", "-1"), "--rate"),
+        (("--rate", "nan"), "the rate must be a number"),
+        (("--scale", "inf"), "the scale must be a number"),
         (("--seeds", "0"), "--seeds"),
         (("--jobs", "0"), "--jobs"),
         (("--max-in-flight", "0"), "--max-in-flight"),
@@ -102,6 +108,64 @@ def test_experiment_compares_the_last_with_the_first() -> None:
     assert float(before) < 50 < 85 < float(after)
     assert float(ratio) == pytest.approx(float(after) / float(before), abs=0.02)
     assert hits.endswith("40 -> 80")
+
+
+def test_experiment_without_an_answer_says_why(tmp_path: Path) -> None:
+    """Replicas whose context is too short for any request."""
+    small = msgspec.structs.replace(find_profile("a10-llama-8b"), max_model_len=100)
+    file = tmp_path / "small.json"
+    file.write_bytes(msgspec.json.encode(small))
+    options = ["--fleet", f"{file}:2", "--seeds", "1", "--policy", "random"]
+    result = CliRunner().invoke(experiment_command, options)
+    assert result.exit_code == 1
+    assert "Error: random: every request was refused" in result.output
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_processes_end_with_a_run_that_is_killed() -> None:
+    """Nobody is left to tell them to: they would wait for the next cell for ever."""
+    command = [
+        *(sys.executable, "-u", "-m", "bench", "simulate", "--workload", "hot-prefix,conversation"),
+        *("--policy", "round_robin", "--no-limits", "--jobs", "2"),
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    left: list[int] = []
+    try:
+        while not (line := process.stdout.readline()).startswith("round_robin"):
+            assert line, "it ended before its first table"
+        left = _begun_by(process.pid)
+        assert len(left) == 2
+        process.kill()
+        process.wait()
+        assert _within(10.0, lambda: not any(map(_runs, left)))
+    finally:
+        process.kill()
+        process.stdout.close()
+        for pid in filter(_runs, left):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _within(limit_s: float, holds: Callable[[], bool]) -> bool:
+    end_s = time.monotonic() + limit_s
+    while not holds():
+        if time.monotonic() > end_s:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _begun_by(parent: int) -> list[int]:
+    """The processes of `parent` that simulate."""
+    return [pid for pid in descendants(parent) if _runs(pid)]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 @pytest.mark.slow

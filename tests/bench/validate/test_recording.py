@@ -55,7 +55,7 @@ def test_requests_that_failed_are_left_out_and_told(tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     lines[1]["first_token_ts"] = None
-    lines[2]["output_toks"] = 0
+    lines[2]["output_toks"] = None
     file.write_text("\n".join(map(json.dumps, lines)))
     told: list[str] = []
     (recording,) = find_recordings([file], told.append)
@@ -64,6 +64,38 @@ def test_requests_that_failed_are_left_out_and_told(tmp_path: Path) -> None:
         f"{recording.name}: request 1: no stamp of its first or last token",
         f"{recording.name}: request 2: {lines[2]['input_toks']} input and 0 output tokens",
     ]
+
+
+def test_a_token_before_its_request_is_in_no_figure(tmp_path: Path) -> None:
+    """The stamp is wrong, or nothing tells how far the clocks of arrivals and tokens are apart."""
+    write_run(tmp_path, PROFILE, requests=3)
+    file = tmp_path / "requests.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[1]["first_token_ts"] = 4000.0
+    file.write_text("\n".join(map(json.dumps, lines)))
+    told: list[str] = []
+    (recording,) = find_recordings([file], told.append)
+    assert [each.number for each in recording.requests] == [0, 2]
+    assert len(told) == 1
+    assert "request 1: its first token comes 1000." in told[0]
+    for line in lines:
+        del line["queued_ts"]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(RecordingError, match=r"was served .*without queued_ts nothing tells"):
+        find_recordings([file], nothing_is_left_out)
+
+
+def test_a_queue_stamp_of_zero_is_none(tmp_path: Path) -> None:
+    """An engine writes 0 for what it did not stamp: that is no distance between two clocks."""
+    write_run(tmp_path, PROFILE, requests=3)
+    file = tmp_path / "requests.jsonl"
+    (before,) = find_recordings([file], nothing_is_left_out)
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[1]["queued_ts"] = 0.0
+    file.write_text("\n".join(map(json.dumps, lines)))
+    (recording,) = find_recordings([file], nothing_is_left_out)
+    for each, same in zip(recording.requests, before.requests, strict=True):
+        assert each.ttft_s == pytest.approx(same.ttft_s, abs=1e-5)
 
 
 def test_without_wall_clock_the_queue_stamp_is_the_arrival(tmp_path: Path) -> None:
@@ -90,6 +122,14 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "meta.json").write_text("{")
     with pytest.raises(FactsError, match=r"meta\.json"):
         find_recordings([file], nothing_is_left_out)
+
+
+def test_there_is_at_least_one_engine(tmp_path: Path) -> None:
+    """-1, by which some files mean "as usual", is no number of engines."""
+    write_run(tmp_path, PROFILE, requests=3)
+    (tmp_path / "meta.json").write_text('{"engine_kwargs": {"data_parallel_size": -1}}')
+    (recording,) = find_recordings([tmp_path], nothing_is_left_out)
+    assert recording.facts.data_parallel == 1
 
 
 def test_bundled_runs_are_complete() -> None:

@@ -180,3 +180,18 @@ def test_a_request_too_long_for_the_profile_is_named(tmp_path: Path) -> None:
     outcome = CliRunner().invoke(validate, [str(tmp_path)])
     assert outcome.exit_code == 1
     assert "has room for 160" in outcome.output
+
+
+def test_a_run_that_is_not_modelled_spoils_no_other(tmp_path: Path) -> None:
+    """The others are predicted; what is left out is told, and the exit code says so too."""
+    for gpu in ("H100", "MI300X"):
+        directory = tmp_path / gpu / "Llama-3.1-8B"
+        directory.mkdir(parents=True)
+        write_run(directory, PROFILE, requests=3)
+    meta = tmp_path / "MI300X" / "Llama-3.1-8B" / "meta.json"
+    meta.write_text(json.dumps({"model": "meta-llama/Llama-3.1-8B-Instruct"}))
+    outcome = CliRunner().invoke(validate, [str(tmp_path)])
+    assert outcome.exit_code == 1
+    assert "over all figures of 1 runs" in outcome.stdout
+    assert "left out: MI300X_Llama-3.1-8B: which GPU it ran on" in outcome.stderr
+    assert "Error: runs left out: 1" in outcome.stderr
