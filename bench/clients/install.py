@@ -71,10 +71,11 @@ def install(
         if finish is not None:
             finish(home)
         done.touch()
-    except BaseException as error:
+    except OSError as error:
         shutil.rmtree(home, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise ClientMissing(f"{home}: {error}") from error
+        raise ClientMissing(f"{home}: {error}") from error
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
         raise
     return home
 

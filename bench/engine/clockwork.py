@@ -73,7 +73,7 @@ class JumpClock(trio.abc.Clock):
         self._now_s = 0.0
         self._next_s: Callable[[], float] = lambda: math.inf
         self._advance: Callable[[float], None] = lambda now_s: None
-        self._raised: BaseException | None = None
+        self._raised: Exception | None = None
         self._stop = trio.Event()
 
     def start_clock(self) -> None:
@@ -104,7 +104,7 @@ class JumpClock(trio.abc.Clock):
         if due_s <= deadline:
             try:
                 self._advance(self._now_s)
-            except BaseException as error:  # out of Trio's own loop it would be an internal error
+            except Exception as error:  # out of Trio's own loop it would be an internal error
                 self._raised = error
                 self._next_s = lambda: math.inf
                 self._stop.set()

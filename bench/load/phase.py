@@ -339,7 +339,10 @@ class Phase:
         if self.stopped:
             return False
         with self._pausable():
-            await (timer.until(at) if timer is not None else trio.sleep_until(at))
+            if timer is None:
+                await trio.sleep_until(at)
+            else:
+                await timer.until(at)
         return not self.stopped
 
     def _pausable(self) -> _Pause:

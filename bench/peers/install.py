@@ -52,10 +52,11 @@ def install(gateway: Gateway, cache: Path, say: Callable[[str], None]) -> Path:
         else:
             _install_debian(source, home)
         done.touch()
-    except BaseException as error:
+    except OSError as error:
         shutil.rmtree(home, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise PeerMissing(f"{home}: {error}") from error
+        raise PeerMissing(f"{home}: {error}") from error
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
         raise
     return home
 
