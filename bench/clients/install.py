@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["TOOLS", "ClientMissing", "Tool", "install", "run_step"]
+from bench import installation
+from bench.installation import NotInstalled
 
-_INSTALL_LIMIT_S: Final = 1_800
-
-
-class ClientMissing(Exception):
-    """A tool cannot be installed here; the message says why."""
+__all__ = ["TOOLS", "Tool", "install"]
 
 
 class Tool(NamedTuple):
@@ -56,61 +50,25 @@ def install(
 ) -> Path:
     """The environment that holds the tool, made on first use; `finish` adds what pip cannot.
 
-    Raises ClientMissing, and leaves nothing half made, if it cannot be installed.
+    Raises NotInstalled, and leaves nothing half made, if it cannot be installed.
     """
-    home = cache / "clients" / f"{tool.name}-{tool.version}"
-    done = home / "installed"
-    if done.exists():
-        return home
-    say(f"installing {tool.name} {tool.version} into {home}; this takes minutes")
-    shutil.rmtree(home, ignore_errors=True)
-    try:
-        home.parent.mkdir(parents=True, exist_ok=True)
-        run_step([sys.executable, "-m", "venv", str(home)])
+
+    def make(home: Path) -> None:
+        installation.make_environment(home)
         _pip_install(tool, home)
         if finish is not None:
             finish(home)
-        done.touch()
-    except OSError as error:
-        shutil.rmtree(home, ignore_errors=True)
-        raise ClientMissing(f"{home}: {error}") from error
-    except BaseException:
-        shutil.rmtree(home, ignore_errors=True)
-        raise
-    return home
+
+    home = cache / "clients" / f"{tool.name}-{tool.version}"
+    what = f"installing {tool.name} {tool.version} into {home}; this takes minutes"
+    return installation.made_once(home, make, lambda: say(what))
 
 
 def _pip_install(tool: Tool, home: Path) -> None:
-    pip = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet"]
-    options = ["--disable-pip-version-check", "--no-input"]
-    command = [*pip, *options, f"{tool.name}=={tool.version}"]
+    wanted = f"{tool.name}=={tool.version}"
     try:
-        run_step([*command, *tool.more])
-    except ClientMissing:
+        installation.pip_install(home, wanted, *tool.more)
+    except NotInstalled:
         if not tool.instead:
             raise
-        run_step([*command, *tool.instead])
-
-
-def run_step(command: Sequence[str], *, cwd: Path | None = None) -> None:
-    """Run one step of an installation. Raises ClientMissing with the last error it printed."""
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_INSTALL_LIMIT_S,
-            check=False,
-            cwd=cwd,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise ClientMissing(f"{command[0]}: {error}") from error
-    if done.returncode:
-        raise ClientMissing(_reason(done.stderr or done.stdout) or f"code {done.returncode}")
-
-
-def _reason(output: str) -> str:
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.lower().startswith(("error", "e:"))]
-    return (errors or lines or [""])[-1]
+        installation.pip_install(home, wanted, *tool.instead)

@@ -16,7 +16,7 @@ import zipfile
 from pathlib import Path
 from typing import Final
 
-from bench.clients.install import ClientMissing, run_step
+from bench.installation import NotInstalled, run_step
 
 __all__ = ["add_engine", "engine_environment"]
 
@@ -28,19 +28,19 @@ _RUNS_LIMIT_S: Final = 30
 
 
 def add_engine(home: Path) -> None:
-    """Put the engine into GenAI-Perf's environment. Raises ClientMissing if it does not run then.
+    """Put the engine into GenAI-Perf's environment. Raises NotInstalled if it does not run then.
 
     One of its libraries comes from Debian's or Ubuntu's package if the system has none.
     """
     if sys.platform != "linux" or platform.machine() != "x86_64":
-        raise ClientMissing("its engine perf_analyzer is only to be had for Linux on x86-64")
+        raise NotInstalled("its engine perf_analyzer is only to be had for Linux on x86-64")
     with tempfile.TemporaryDirectory(dir=home) as place:
         _take_program(home, Path(place))
         if _LIBRARY in _complaint(home):
             _take_library(home, Path(place))
     complaint = _complaint(home)
     if complaint:
-        raise ClientMissing(f"its engine perf_analyzer does not run: {complaint}")
+        raise NotInstalled(f"its engine perf_analyzer does not run: {complaint}")
 
 
 def engine_environment(home: Path) -> dict[str, str]:
@@ -65,13 +65,13 @@ def _take_program(home: Path, place: Path) -> None:
                     program.write_bytes(archive.read(name))
                     program.chmod(0o755)
                     return
-    raise ClientMissing(f"{_WHEEL} holds no perf_analyzer for this platform")
+    raise NotInstalled(f"{_WHEEL} holds no perf_analyzer for this platform")
 
 
 def _take_library(home: Path, place: Path) -> None:
     """Unpack the library's package, which needs no root."""
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
-        raise ClientMissing(f"its engine needs {_LIBRARY}: install the system's package for it")
+        raise NotInstalled(f"its engine needs {_LIBRARY}: install the system's package for it")
     run_step(["apt-get", "download", _PACKAGE], cwd=place)
     kept = home / "lib" / "engine"
     kept.mkdir(parents=True, exist_ok=True)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from bench.clients import aiperf, genai_perf, guidellm, locust, own
-from bench.clients.install import TOOLS, ClientMissing, install
+from bench.clients.install import TOOLS, install
 from bench.clients.perf_analyzer import add_engine, engine_environment
 from bench.clients.process import offline_environment
 from bench.clients.result import Load, Result
 from bench.clients.tokenizer import HubTokenizer, make_hub
+from bench.installation import NotInstalled
 
 __all__ = ["NAMES", "Client", "installed_clients", "own_client"]
 
@@ -57,7 +58,7 @@ def installed_clients(
         finish = add_engine if name == genai_perf.NAME else None
         try:
             homes[name] = install(TOOLS[name], cache, say, finish)
-        except ClientMissing as error:
+        except NotInstalled as error:
             missing.append(f"{name} is left out, it cannot be installed: {error}")
             say(missing[-1])
     if not homes:

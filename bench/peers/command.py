@@ -158,7 +158,7 @@ class _Installed:
 
 
 def _install(chosen: list[Target], cache: Path) -> _Installed:
-    from bench.peers.install import PeerMissing
+    from bench.installation import NotInstalled
     from bench.peers.report import Missing
 
     installed = _Installed()
@@ -166,7 +166,7 @@ def _install(chosen: list[Target], cache: Path) -> _Installed:
     for name, gateway in wanted.items():
         try:
             home, version = _home_and_version(gateway, cache)
-        except PeerMissing as error:
+        except NotInstalled as error:
             _say(f"{name}: not installed: {error}")
             installed.missing.append(Missing(gateway, str(error)))
             continue

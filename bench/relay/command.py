@@ -13,12 +13,13 @@ from types import FrameType
 
 import click
 
+from bench.installation import NotInstalled
 from bench.relay import targets, workloads
 from bench.relay.children import ChildFailed
 from bench.relay.fake import raise_descriptor_limit
 from bench.relay.figures import HeldRun, Run
 from bench.relay.machine import describe_machine
-from bench.relay.peers import PEERS, PeerMissing, install
+from bench.relay.peers import PEERS, install
 from bench.relay.report import Report
 from bench.relay.session import Cores, Plan, Results, Session
 from bench.relay.targets import DIRECT, TRIOLET, Proxy, Running
@@ -155,7 +156,7 @@ def _proxies(
     for name in peers:
         try:
             environment = install(PEERS[name], cache.resolve(), _say)
-        except PeerMissing as error:
+        except NotInstalled as error:
             missing.append(f"{name} is left out, it cannot be installed: {error}")
             _say(missing[-1])
         else:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from bench.installation import NotInstalled
 from bench.peers import registry
 from bench.peers.gateway import Gateway, Place
-from bench.peers.install import PeerMissing, install
+from bench.peers.install import install
 from bench.relay.answers import MODEL
 
-__all__ = ["PEERS", "PeerMissing", "install", "peer_command"]
+__all__ = ["PEERS", "NotInstalled", "install", "peer_command"]
 
 PEERS: Final = {name: registry.PEERS[name] for name in ("vllm-router", "sglang-router")}
 _POLICY: Final = "round_robin"

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.clients import install as module
-from bench.clients.install import ClientMissing, Tool, install, run_step
+from bench import installation
+from bench.clients.install import Tool, install
 from bench.clients.perf_analyzer import add_engine, engine_environment
+from bench.installation import NotInstalled, run_step
 
 TOOL = Tool("aiperf", "1.0", more=("torch==2",))
 
@@ -26,14 +27,14 @@ class Steps:
     def __call__(self, command: Sequence[str], *, cwd: Path | None = None) -> None:
         self.taken.append(list(command))
         if "venv" in command:
-            Path(command[-1]).mkdir()
+            Path(command[-1]).mkdir(exist_ok=True)
         if len(self.taken) in self._fails:
-            raise ClientMissing("ERROR: no such version")
+            raise NotInstalled("ERROR: no such version")
 
 
 def installed(tool: Tool, cache: Path, steps: Steps, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Install with these steps."""
-    monkeypatch.setattr(module, "run_step", steps)
+    monkeypatch.setattr(installation, "run_step", steps)
     return install(tool, cache, lambda text: None)
 
 
@@ -60,7 +61,7 @@ def test_failure_leaves_nothing_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next use begins anew."""
-    with pytest.raises(ClientMissing, match="no such version"):
+    with pytest.raises(NotInstalled, match="no such version"):
         installed(TOOL, tmp_path, Steps(2), monkeypatch)
     assert not (tmp_path / "clients" / "aiperf-1.0").exists()
     assert installed(TOOL, tmp_path, Steps(), monkeypatch).exists()
@@ -70,10 +71,10 @@ def test_failing_finish_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     """A tool without its engine is not installed."""
 
     def finish(home: Path) -> None:
-        raise ClientMissing("no engine")
+        raise NotInstalled("no engine")
 
-    monkeypatch.setattr(module, "run_step", Steps())
-    with pytest.raises(ClientMissing, match="no engine"):
+    monkeypatch.setattr(installation, "run_step", Steps())
+    with pytest.raises(NotInstalled, match="no engine"):
         install(TOOL, tmp_path, lambda text: None, finish)
     assert not (tmp_path / "clients" / "aiperf-1.0").exists()
 
@@ -92,9 +93,9 @@ def test_what_an_index_may_lack_is_replaced(
 def test_step_tells_the_last_error() -> None:
     """Of all that an installer prints, the error is reported."""
     script = "import sys; print('ERROR: no wheel\\nnotice: upgrade', file=sys.stderr); sys.exit(1)"
-    with pytest.raises(ClientMissing, match=r"^ERROR: no wheel$"):
+    with pytest.raises(NotInstalled, match=r"^ERROR: no wheel$"):
         run_step([sys.executable, "-c", script])
-    with pytest.raises(ClientMissing, match="no-such-program"):
+    with pytest.raises(NotInstalled, match="no-such-program"):
         run_step(["no-such-program"])
 
 
@@ -103,7 +104,7 @@ def test_engine_is_refused_where_it_cannot_run(
 ) -> None:
     """GenAI-Perf without its engine is reported as missing, before anything is fetched."""
     monkeypatch.setattr("platform.machine", lambda: "aarch64")
-    with pytest.raises(ClientMissing, match="x86-64"):
+    with pytest.raises(NotInstalled, match="x86-64"):
         add_engine(tmp_path)
 
 

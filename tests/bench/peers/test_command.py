@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench.peers import install
+from bench import installation
+from bench.installation import NotInstalled
 from bench.peers.command import peers
-from bench.peers.install import PeerMissing
 
 
 @pytest.fixture(autouse=True)
@@ -29,9 +29,9 @@ def test_what_cannot_be_installed_is_in_the_table(
     """The others are measured; here there are none."""
 
     def fail(*args: object, **kwargs: object) -> None:
-        raise PeerMissing("ERROR: no route to the index")
+        raise NotInstalled("ERROR: no route to the index")
 
-    monkeypatch.setattr(install, "_run", fail)
+    monkeypatch.setattr(installation, "run_step", fail)
     monkeypatch.setattr(os, "sched_setaffinity", lambda pid, cores: None)
     markdown, json = tmp_path / "docs" / "peers.md", tmp_path / "peers.json"
     options = ["--targets", "sglang-router,litellm:least-busy", "--cache-dir", str(tmp_path)]

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from bench import installation
+from bench.installation import NotInstalled
 from bench.peers import install
 from bench.peers.gateway import DebianPackage, Gateway, NpmPackage, PythonPackage, Setup, Source
-from bench.peers.install import PeerMissing
 
 PYTHON = PythonPackage("thing", "1.2", "proxy")
 NPM = NpmPackage("@maker/thing", "3.4", (("below", "5.6"),))
@@ -24,12 +25,12 @@ class Steps:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.commands: list[list[str]] = []
         self.failing = ""
-        monkeypatch.setattr(install, "_run", self.run)
+        monkeypatch.setattr(installation, "run_step", self.run)
 
     def run(self, command: Sequence[str], *, cwd: Path | None = None) -> None:
         self.commands.append(list(command))
         if self.failing and self.failing in command:
-            raise PeerMissing("no route to the index")
+            raise NotInstalled("no route to the index")
         if command[0] == "apt-get" and cwd is not None:
             (cwd / f"{command[-1]}.deb").touch()
         if command[0] == "dpkg" and "thing-light" in command[2]:
@@ -67,7 +68,7 @@ def test_a_failed_installation_leaves_nothing(
     """Half an installation would be taken for a whole one next time."""
     monkeypatch.setattr(shutil, "which", lambda name, path=None: f"/bin/{name}")
     steps.failing = failing
-    with pytest.raises(PeerMissing, match="no route"):
+    with pytest.raises(NotInstalled, match="no route"):
         install.install(a_gateway(source), tmp_path, lambda _: None)
     assert not list((tmp_path / "peers").iterdir())
 
@@ -88,7 +89,7 @@ def test_npm_gets_the_release_and_what_is_pinned_below_it(
 def test_without_node_that_is_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason is in words that say what to do."""
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
-    with pytest.raises(PeerMissing, match=r"needs Node\.js"):
+    with pytest.raises(NotInstalled, match=r"needs Node\.js"):
         install.install(a_gateway(NPM), tmp_path, lambda _: None)
 
 
@@ -134,22 +135,22 @@ def test_a_package_is_unpacked_under_the_first_name_that_holds_the_program(
 )
 def test_the_reason_is_the_line_that_says_most(output: str, reason: str) -> None:
     """Installers end with lines that help nobody."""
-    assert install._reason(output).startswith(reason)
+    assert installation.reason(output).startswith(reason)
 
 
 def test_a_step_that_fails_says_why() -> None:
     """The last line of its output, or that it could not be run."""
-    with pytest.raises(PeerMissing, match="no such file"):
-        install._run(["/bin/sh", "-c", "echo no such file >&2; exit 3"])
-    with pytest.raises(PeerMissing, match="/nowhere/python"):
-        install._run(["/nowhere/python"])
+    with pytest.raises(NotInstalled, match="no such file"):
+        installation.run_step(["/bin/sh", "-c", "echo no such file >&2; exit 3"])
+    with pytest.raises(NotInstalled, match="/nowhere/python"):
+        installation.run_step(["/nowhere/python"])
 
 
 def test_the_version_of_a_program_is_what_it_says(tmp_path: Path) -> None:
     """A distribution's version is not pinned, so it is asked for; one that does not run is told."""
     program = tmp_path / "usr/sbin/thing"
     program.parent.mkdir(parents=True)
-    with pytest.raises(PeerMissing, match="thing"):
+    with pytest.raises(NotInstalled, match="thing"):
         install.found_version(a_gateway(DEBIAN), tmp_path)
     program.write_text("#!/bin/sh\necho thing version: thing/1.22.1 >&2\n")
     program.chmod(0o755)
