@@ -66,8 +66,9 @@ def test_descendants_are_counted_in_memory() -> None:
     """A grandchild is found, and its memory is part of the whole."""
     code = (
         "import subprocess, sys; "
-        "p = subprocess.Popen([sys.executable, '-I', '-S', '-c', 'input()']); "
-        "print(p.pid, flush=True); input()"
+        "code = 'print(flush=True); input()'; "
+        "p = subprocess.Popen([sys.executable, '-I', '-S', '-c', code], stdout=subprocess.PIPE); "
+        "p.stdout.readline(); print(p.pid, flush=True); input()"  # it is up: its memory stands
     )
     with _python(code) as process:
         assert process.stdout is not None
@@ -75,7 +76,8 @@ def test_descendants_are_counted_in_memory() -> None:
         assert below in procstat.descendants(os.getpid())
         assert procstat.descendants(process.pid) == [below]
         assert procstat.rss_bytes(process.pid) > procstat.rss_bytes(below) > 1_000_000
-        assert procstat.peak_rss_bytes(process.pid) >= procstat.rss_bytes(process.pid)
+        now_bytes = procstat.rss_bytes(process.pid)
+        assert procstat.peak_rss_bytes(process.pid) >= now_bytes
         os.kill(below, 15)
 
 
