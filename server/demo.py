@@ -35,12 +35,13 @@ def run_replica(host: str, port: int, settings: ReplicaSettings) -> None:
 
 async def _run(host: str, port: int, app: Replica) -> None:
     listener = bind(host, port)
+    address = listener.getsockname()[:2]  # a crash right after the start closes the listener
     poller = open_poller()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             await nursery.start(poller.run)
             await nursery.start(serve_through_crashes, app, poller, listener)
-            print(_ready_line(app.settings, listener.getsockname()[:2]), flush=True)
+            print(_ready_line(app.settings, address), flush=True)
             async for _ in signals:
                 nursery.cancel_scope.cancel("told to stop")
                 break
