@@ -30,13 +30,6 @@ class ProbeReport(msgspec.Struct, frozen=True, kw_only=True):
     loaded: Probed
     idle: Probed | None
 
-    @property
-    def slowdown(self) -> float | None:
-        """p99 beside the load over p99 without it; None where either was not measured."""
-        if self.idle is None or self.idle.latency is None or self.loaded.latency is None:
-            return None
-        return self.loaded.latency.p99 / self.idle.latency.p99 if self.idle.latency.p99 else None
-
 
 def probe_reports(loaded: Sequence[Probe], idle: Sequence[Probe]) -> list[ProbeReport]:
     """One report a path, in the order they first come."""
