@@ -312,6 +312,10 @@ def test_probes_under_load_against_idle() -> None:
     ).probes
     assert found.loaded.latency is not None
     assert found.loaded.latency.max == pytest.approx(10)
+    assert found.idle is not None
+    assert found.idle.latency is not None
+    assert found.idle.latency.p99 > 0
+    assert found.idle.sent == 1
     assert found.loaded.failures == {"http_503": 1, "unfinished": 1}
 
 
