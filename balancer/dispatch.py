@@ -23,6 +23,7 @@ from balancer.errors import (
     ReplicaRefused,
     StreamCut,
 )
+from balancer.policies import Outcome
 from balancer.pool import Pool
 from balancer.replica import Lease, Replica
 from balancer.retry import backoff_s, may_retry
@@ -204,9 +205,11 @@ class Dispatch:
                         raise
                 else:
                     lease.answered()
-                    with answer:
-                        await self._relay(replica, answer)
-                    lease.cached_tokens = trace.usage.cached_tokens
+                    try:
+                        with answer:
+                            await self._relay(replica, answer)
+                    finally:
+                        lease.outcome = _outcome(trace)
                     return
             tried.append(replica)
             self._scope.deadline = self._total_deadline
@@ -370,6 +373,19 @@ class Dispatch:
     def blocked(self) -> None:
         """The client takes no more for now; its server limits how long."""
         self._scope.deadline = self._total_deadline
+
+
+def _outcome(trace: Trace) -> Outcome:
+    usage = trace.usage
+    first_s = trace.first_at
+    return Outcome(
+        True,
+        None if first_s is None or trace.sent_at is None else first_s - trace.sent_at,
+        trace.itl_s,
+        usage.prompt_tokens,
+        usage.cached_tokens,
+        usage.completion_tokens,
+    )
 
 
 _JSON: Final = [(b"content-type", b"application/json")]

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import trio
 
 from balancer.errors import PoolBusy
-from balancer.policies import UNKNOWN, Ask, Policy
+from balancer.policies import BLOCK_TOKENS, UNKNOWN, Ask, Policy
 from balancer.replica import Lease, Replica
 
-__all__ = ["Pool", "PoolStatistics", "Timeouts"]
+__all__ = ["Pool", "PoolStatistics", "Prefixes", "Timeouts"]
 
 
 class Timeouts(NamedTuple):
@@ -23,6 +23,19 @@ class Timeouts(NamedTuple):
     first_byte_s: float = 120.0
     idle_s: float = 30.0
     total_s: float = 600.0
+
+
+class Prefixes(Protocol):
+    """Which replica holds which prefix (`balancer.prefix.PrefixIndex`)."""
+
+    def match(self, blocks: Sequence[int]) -> Mapping[str, int]:
+        """Tokens at the beginning of the prompt that each replica holds; only those with some."""
+
+    def insert(self, replica: str, blocks: Sequence[int]) -> None:
+        """`replica` holds these now."""
+
+    def drop(self, replica: str) -> None:
+        """`replica` holds nothing any more."""
 
 
 class PoolStatistics(NamedTuple):
@@ -56,6 +69,7 @@ class Pool:
         replicas: Sequence[Replica],
         policy: Policy,
         *,
+        prefixes: Prefixes | None = None,
         served_model: str | None = None,
         retries: int = 2,
         queue: int = 1024,
@@ -67,6 +81,7 @@ class Pool:
         self.served_model = served_model
         self.replicas = tuple(replicas)
         self.policy = policy
+        self.prefixes = prefixes
         self.retries = retries
         self.timeouts = timeouts
         self.owned_by = owned_by
@@ -160,7 +175,23 @@ class Pool:
         candidates = [replica for replica in self._eligible(tried) if replica.has_room]
         if not candidates:
             return None
-        return self.policy.pick(candidates, ask).lease(self.policy, ask)
+        return self._place(candidates, ask)
+
+    def _place(self, candidates: Sequence[Replica], ask: Ask) -> Lease:
+        """Match, choose, book and remember; nothing else runs in between."""
+        policy, prefixes = self.policy, self.prefixes
+        if not policy.reads_prompt or prefixes is None:
+            return policy.pick(candidates, ask).lease(policy, ask)
+        blocks = ask.blocks(BLOCK_TOKENS)
+        if blocks:
+            ask.matches = prefixes.match(blocks)
+        replica = policy.pick(candidates, ask)
+        # Even of a prompt that is held completely the engine reads the last token again.
+        uncached = max(1, ask.prompt_tokens - ask.matches.get(replica.name, 0))
+        lease = replica.lease(policy, ask, uncached_tokens=uncached, blocks=blocks)
+        if blocks:
+            prefixes.insert(replica.name, blocks)
+        return lease
 
     def _eligible(self, tried: Collection[Replica]) -> Sequence[Replica]:
         """Those up (all if none is: trying beats refusing) and not tried (or tried if none is)."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from balancer.policies import NO_BOOKS, UNKNOWN, Ask, Books
+import trio
+
+from balancer.load import Charge, Load
+from balancer.policies import NO_BOOKS, UNKNOWN, Ask, Books, Outcome
+from balancer.readings import Gauges, GpuReading
+from balancer.speed import Speed
 from balancer.wire.connect import Dialer, Origin
 from balancer.wire.http1 import ConnectionPool
 
@@ -47,7 +52,10 @@ class Replica:
         self.max_in_flight = max_in_flight
         self.headers: Mapping[bytes, bytes] = headers or {}
         self.connections = ConnectionPool(self.origin, dialer)
-        self.in_flight = 0
+        self.load = Load()
+        self.speed = Speed()
+        self.gauges: Gauges | None = None
+        self.gpu: GpuReading | None = None
         self.requests = 0
         self.failures = 0
         self.on_room: list[Callable[[], None]] = []
@@ -89,19 +97,41 @@ class Replica:
     def has_room(self) -> bool:
         return self.max_in_flight is None or self.in_flight < self.max_in_flight
 
-    def lease(self, books: Books = NO_BOOKS, ask: Ask = UNKNOWN) -> Lease:
+    @property
+    def in_flight(self) -> int:
+        """Requests leased and not yet settled."""
+        return self.load.requests
+
+    def lease(
+        self,
+        books: Books = NO_BOOKS,
+        ask: Ask = UNKNOWN,
+        *,
+        uncached_tokens: int = 1,
+        blocks: Sequence[int] = (),
+    ) -> Lease:
         """Take one place on this replica, now. The caller has checked `has_room`.
 
-        `books` are told what becomes of the request.
+        `books` are told what becomes of the request. Of its prompt, which has `blocks`, the replica
+        is expected to read `uncached_tokens`.
         """
-        self.in_flight += 1
+        now = trio.current_time()
         self.requests += 1
+        charge = self.load.open(uncached_tokens, blocks, now)
+        self.speed.reading(True, now)
         books.leased(self, ask)
-        return Lease(self, books, ask)
+        return Lease(self, books, ask, charge)
 
-    def _released(self) -> None:
-        self.in_flight -= 1
-        self._tell_room()
+    def _answered(self, charge: Charge) -> None:
+        now = trio.current_time()
+        self.load.read(charge)
+        self.speed.read(charge.uncached_tokens, now)
+        self.speed.reading(self.load.waiting > 0, now)
+
+    def _released(self, charge: Charge) -> None:
+        now = trio.current_time()
+        self.load.close(charge, now)
+        self.speed.reading(self.load.waiting > 0, now)
 
     def _tell_room(self) -> None:
         for tell in tuple(self.on_room):
@@ -128,12 +158,13 @@ class Replica:
 class Lease:
     """The right to use one replica until released: `with lease:`, or `release` (idempotent)."""
 
-    __slots__ = ("_ask", "_books", "_released", "cached_tokens", "replica")
+    __slots__ = ("_ask", "_books", "_charge", "_released", "outcome", "replica")
 
-    def __init__(self, replica: Replica, books: Books, ask: Ask) -> None:
+    def __init__(self, replica: Replica, books: Books, ask: Ask, charge: Charge) -> None:
         self.replica = replica
-        self.cached_tokens: int | None = None
-        """Prompt tokens the replica had in its cache, once it said so; the policy is told."""
+        self.outcome = Outcome()
+        """What became of it; to be set before the release, if there is something to tell."""
+        self._charge = charge
         self._books = books
         self._ask = ask
         self._released = False
@@ -146,11 +177,13 @@ class Lease:
 
     def answered(self) -> None:
         """The first event is here. Called at most once, before the release."""
+        self.replica._answered(self._charge)
         self._books.answered(self.replica, self._ask)
 
     def release(self) -> None:
         if not self._released:
             self._released = True
             # Before the room is handed out: whoever takes it is placed by books that are true.
-            self._books.released(self.replica, self._ask, self.cached_tokens)
-            self.replica._released()
+            self.replica._released(self._charge)
+            self._books.released(self.replica, self._ask, self.outcome)
+            self.replica._tell_room()

@@ -8,22 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
-from balancer.policies.ask import UNKNOWN, Ask
+from balancer.policies.ask import BLOCK_TOKENS, UNKNOWN, Ask
 from balancer.policies.least_request import LeastRequest
 from balancer.policies.loaded import Loaded
-from balancer.policies.policy import NO_BOOKS, Bookless, Books, Policy
+from balancer.policies.policy import (
+    NO_BOOKS,
+    Bookless,
+    Books,
+    Candidate,
+    Explanation,
+    Outcome,
+    Policy,
+)
 from balancer.policies.random import Random
 from balancer.policies.round_robin import RoundRobin
 
 __all__ = [
+    "BLOCK_TOKENS",
     "NO_BOOKS",
     "POLICIES",
     "UNKNOWN",
     "Ask",
     "Bookless",
     "Books",
+    "Candidate",
+    "Explanation",
     "LeastRequest",
     "Loaded",
+    "Outcome",
     "Policy",
     "PolicyName",
     "Random",

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, Protocol
 
-__all__ = ["UNKNOWN", "Ask"]
+__all__ = ["BLOCK_TOKENS", "UNKNOWN", "Ask"]
+
+BLOCK_TOKENS: Final = 64
+"""Tokens in a block of the balancer's prefix index: about 256 bytes of text."""
 
 
 class Ask(Protocol):
     """A request as policies see it. What is not known is 0, None or empty: never a guess."""
+
+    matches: Mapping[str, int]
+    """By replica name: how many tokens of the prompt it is believed to hold in its cache. Only
+    those with some. Set by the pool just before each `pick`, for policies that read prompts."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -35,6 +43,7 @@ class _Unknown:
     prompt_tokens: Final = 0
     output_tokens: Final = None
     session: Final = None
+    matches: Mapping[str, int] = MappingProxyType({})
 
     def blocks(self, tokens: int) -> Sequence[int]:
         return ()

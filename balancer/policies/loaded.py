@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
+from balancer.load import Load
+from balancer.readings import Gauges, GpuReading
+from balancer.speed import Speed
+
 __all__ = ["Loaded", "R"]
 
 
@@ -17,6 +21,22 @@ class Loaded(Protocol):
     @property
     def in_flight(self) -> int:
         """Requests leased to it now and not yet settled."""
+
+    @property
+    def load(self) -> Load:
+        """The same by what they weigh: own books, never stale."""
+
+    @property
+    def speed(self) -> Speed:
+        """How fast it reads and writes, as learned."""
+
+    @property
+    def gauges(self) -> Gauges | None:
+        """What its engine last said of itself; None if it never did."""
+
+    @property
+    def gpu(self) -> GpuReading | None:
+        """What its GPUs last said; None if nobody knows them."""
 
 
 R = TypeVar("R", bound=Loaded)

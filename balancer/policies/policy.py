@@ -3,12 +3,62 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from balancer.policies.ask import Ask
 from balancer.policies.loaded import Loaded, R
 
-__all__ = ["NO_BOOKS", "Bookless", "Books", "Policy"]
+__all__ = [
+    "NO_BOOKS",
+    "Bookless",
+    "Books",
+    "Candidate",
+    "Explanation",
+    "Outcome",
+    "Policy",
+]
+
+
+class Outcome(NamedTuple):
+    """What became of a request, as far as it is known; None where it is not."""
+
+    answered: bool = False
+    """Whether a first event came."""
+    ttft_s: float | None = None
+    """From the lease to the first event."""
+    itl_s: float | None = None
+    """Mean time between its tokens."""
+    prompt_tokens: int | None = None
+    """As the replica counts them."""
+    cached_tokens: int | None = None
+    """Those of them that it had in its cache already."""
+    output_tokens: int | None = None
+
+
+class Candidate(NamedTuple):
+    """One replica in an explanation."""
+
+    replica: str
+    in_flight: int
+    matched_tokens: int
+    """Of the prompt, that it was believed to hold."""
+    terms: tuple[float, ...]
+    """In the order of `Explanation.terms`."""
+
+
+class Explanation(NamedTuple):
+    """Why a pick was what it was."""
+
+    unit: str
+    """Of the terms: `s` (seconds), `requests`, ..."""
+    terms: tuple[str, ...]
+    """What a candidate's cost is the sum of; the least wins."""
+    candidates: tuple[Candidate, ...]
+    """The best of them, at most 16, the cheapest first."""
+    considered: int
+    """How many there were."""
+    predicted_ttft_s: float | None = None
+    """Of the chosen one; None if the policy predicts none."""
 
 
 class Books(Protocol):
@@ -18,25 +68,36 @@ class Books(Protocol):
     """
 
     def leased(self, replica: Loaded, ask: Ask) -> None:
-        """The request goes to this replica."""
+        """The request goes to this replica; its load has it already."""
 
     def answered(self, replica: Loaded, ask: Ask) -> None:
         """Its first event is here: the replica has read the prompt."""
 
-    def released(self, replica: Loaded, ask: Ask, cached_tokens: int | None) -> None:
-        """It is over, however it ended. `cached_tokens`: what the replica says it had of the
-        prompt already; None if it says nothing."""
+    def released(self, replica: Loaded, ask: Ask, outcome: Outcome) -> None:
+        """It is over, however it ended."""
 
 
 class Policy(Books, Protocol):
     """Chooses where the next request goes. Between `pick` and `leased` nothing else runs."""
 
+    reads_prompt: ClassVar[bool]
+    """Whether it wants `Ask.prompt_tokens`, `blocks` and `matches`. If not, no prompt is read."""
+
+    explanation: Explanation | None
+    """Of the last pick; None if there is nothing to explain."""
+
     def pick(self, candidates: Sequence[R], ask: Ask) -> R:
         """One of `candidates`, which are never empty and always in the pool's order."""
+
+    def forget(self, replica: str) -> None:
+        """That replica is gone, or was started again: what was known of it holds no longer."""
 
 
 class Bookless:
     """A policy that needs to be told nothing. Its subclasses have `pick` alone."""
+
+    reads_prompt: ClassVar[bool] = False
+    explanation: Explanation | None = None
 
     def leased(self, replica: Loaded, ask: Ask) -> None:
         """Nothing is kept."""
@@ -44,7 +105,10 @@ class Bookless:
     def answered(self, replica: Loaded, ask: Ask) -> None:
         """Nothing is kept."""
 
-    def released(self, replica: Loaded, ask: Ask, cached_tokens: int | None) -> None:
+    def released(self, replica: Loaded, ask: Ask, outcome: Outcome) -> None:
+        """Nothing is kept."""
+
+    def forget(self, replica: str) -> None:
         """Nothing is kept."""
 
 

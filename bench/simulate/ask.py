@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.workload.model import Prompt, prompt_tokens
 
@@ -14,11 +14,12 @@ class TurnAsk:
     only the most it may be.
     """
 
-    __slots__ = ("_blocks", "_prompt", "output_tokens", "prompt_tokens", "session")
+    __slots__ = ("_blocks", "_prompt", "matches", "output_tokens", "prompt_tokens", "session")
 
     def __init__(self, prompt: Prompt, output_tokens: int | None, session: str | None) -> None:
         self._prompt = prompt
         self._blocks: dict[int, Sequence[int]] = {}
+        self.matches: Mapping[str, int] = {}
         self.prompt_tokens = prompt_tokens(prompt)
         self.output_tokens = output_tokens
         self.session = session

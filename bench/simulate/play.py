@@ -13,7 +13,7 @@ from typing import NamedTuple
 import trio
 
 from balancer.errors import PoolBusy
-from balancer.policies import Policy
+from balancer.policies import Outcome, Policy
 from balancer.pool import Pool, PoolStatistics
 from balancer.replica import Lease, Replica
 from balancer.wire.connect import Dialer
@@ -135,7 +135,7 @@ def _answered(running: Running) -> None:
 
 def _ended(running: Running) -> None:
     call: _Call = running.owner
-    call.lease.cached_tokens = running.cached_tokens
+    call.lease.outcome = Outcome(True, cached_tokens=running.cached_tokens)
     call.lease.release()
     call.stage.wake(call)
 

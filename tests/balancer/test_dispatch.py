@@ -23,7 +23,7 @@ from balancer.errors import (
     ReplicaRefused,
     StreamCut,
 )
-from balancer.policies import Ask, Loaded
+from balancer.policies import Ask, Bookless, Loaded, Outcome
 from balancer.policies.loaded import R
 from balancer.pool import Pool, Timeouts
 from balancer.replica import Replica
@@ -53,7 +53,7 @@ JSON = b'{"choices":[{"text":"hi"}],"usage":{"prompt_tokens":2,"completion_token
 TIMEOUTS = Timeouts(connect_s=1, first_byte_s=5, idle_s=4, total_s=60)
 
 
-class First:
+class First(Bookless):
     """A policy that makes the order of tries plain: always the first one offered.
 
     Its books are a list of what it was told, and by whom it was used.
@@ -71,8 +71,8 @@ class First:
     def answered(self, replica: Loaded, ask: Ask) -> None:
         self.told.append(("answered", replica.name, None))
 
-    def released(self, replica: Loaded, ask: Ask, cached_tokens: int | None) -> None:
-        self.told.append(("released", replica.name, cached_tokens))
+    def released(self, replica: Loaded, ask: Ask, outcome: Outcome) -> None:
+        self.told.append(("released", replica.name, outcome.cached_tokens))
 
     def count(self, what: str) -> int:
         return sum(kind == what for kind, _, _ in self.told)

@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.policies import POLICIES, UNKNOWN, LeastRequest, PolicyName, Random, RoundRobin
-
-
-@dataclass(frozen=True)
-class Member:
-    """A replica as policies see it."""
-
-    name: str
-    in_flight: int = 0
-
-
-def members(*loads: int) -> list[Member]:
-    return [Member(f"r{number}", load) for number, load in enumerate(loads)]
-
+from tests.balancer.made import Member, members
 
 _loads = st.lists(st.integers(0, 5), min_size=1, max_size=8)
 

@@ -13,7 +13,7 @@ def replica() -> Replica:
     return Replica("http://127.0.0.1:8001/v1", Dialer(), max_in_flight=2)
 
 
-def test_lease_and_room(replica: Replica) -> None:
+async def test_lease_and_room(replica: Replica) -> None:
     """Room is what `max_in_flight` leaves; every end of a lease is told once."""
     told = []
     replica.on_room.append(lambda: told.append(replica.in_flight))
@@ -26,7 +26,7 @@ def test_lease_and_room(replica: Replica) -> None:
     assert told == [1, 0]
 
 
-def test_no_limit() -> None:
+async def test_no_limit() -> None:
     """Without `max_in_flight` there is always room."""
     replica = Replica("http://h", Dialer())
     for _ in range(1000):
@@ -34,7 +34,7 @@ def test_no_limit() -> None:
     assert replica.has_room
 
 
-def test_a_listener_may_leave_while_told(replica: Replica) -> None:
+async def test_a_listener_may_leave_while_told(replica: Replica) -> None:
     """A pool that lets go in the midst of it does not make another miss its turn."""
     told = []
 
@@ -48,7 +48,7 @@ def test_a_listener_may_leave_while_told(replica: Replica) -> None:
     assert told == ["once", "always", "always"]
 
 
-def test_rests_longer_each_time(replica: Replica) -> None:
+async def test_rests_longer_each_time(replica: Replica) -> None:
     """0.25 s after the first refusal, doubled each time, 5 s at most; an answer ends it."""
     now, rests = 100.0, []
     for _ in range(7):
@@ -65,7 +65,7 @@ def test_rests_longer_each_time(replica: Replica) -> None:
     assert replica.rest_until - now == pytest.approx(0.25)
 
 
-def test_probes(replica: Replica) -> None:
+async def test_probes(replica: Replica) -> None:
     """Unprobed counts as up; a good probe also ends a rest, a bad one outlasts it."""
     told = []
     replica.on_room.append(lambda: told.append(replica.up(0)))
@@ -82,7 +82,7 @@ def test_probes(replica: Replica) -> None:
     assert told == [True, True]
 
 
-def test_statistics_and_name(replica: Replica) -> None:
+async def test_statistics_and_name(replica: Replica) -> None:
     """The name is the address without `/v1`; the snapshot says what happened."""
     replica.lease()
     replica.failures += 1

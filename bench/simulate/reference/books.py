@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from balancer.policies import Ask, Loaded
+from balancer.policies import Ask, Bookless, Loaded, Outcome
 from bench.simulate.prefix import PrefixIndex
 from bench.simulate.reference.fleet import Fleet
 from bench.simulate.reference.ledger import IDLE, Ledger, Load
@@ -16,7 +16,7 @@ BLOCK_TOKENS: Final = 64
 """About 256 bytes of text; llm-d's smallest block."""
 
 
-class OwnBooks:
+class OwnBooks(Bookless):
     """The books of a policy that matches prefixes. Subclasses add `pick`, and begin it with
     `survey`.
 
@@ -74,7 +74,7 @@ class OwnBooks:
         """Its prompt is read."""
         self.ledger.answered(replica.name, ask)
 
-    def released(self, replica: Loaded, ask: Ask, cached_tokens: int | None) -> None:
+    def released(self, replica: Loaded, ask: Ask, outcome: Outcome) -> None:
         """It is over."""
         self.ledger.released(replica.name, ask)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from balancer.policies import Ask, Loaded
+from balancer.policies import Ask, Loaded, Outcome
 from balancer.policies.loaded import R
 from bench.simulate.reference.books import OwnBooks
 from bench.simulate.reference.choice import cheapest
@@ -89,9 +89,9 @@ class ExpectedCost(OwnBooks):
         charge = self.ledger.answered(replica.name, ask)
         self._note_read(replica, charge.uncached_tokens)
 
-    def released(self, replica: Loaded, ask: Ask, cached_tokens: int | None) -> None:
+    def released(self, replica: Loaded, ask: Ask, outcome: Outcome) -> None:
         """It is over; if it was never answered, nobody knows how much was read."""
-        super().released(replica, ask, cached_tokens)
+        super().released(replica, ask, outcome)
         self._note_read(replica, 0)
 
     def _note_read(self, replica: Loaded, tokens: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancer.policies import Ask, LeastRequest, Loaded, RoundRobin
+from balancer.policies import Ask, LeastRequest, Loaded, Outcome, RoundRobin
 from bench.simulate.play import longest_served, play
 from bench.workload.model import Segment, Session, Turn, Workload
 from tests.bench.simulate.small import ENGINE, run, ttfts_s, turn, workload
@@ -33,10 +33,10 @@ class Witness(LeastRequest):
     def answered(self, replica: Loaded, ask: Ask) -> None:
         self.told["answered"] += 1
 
-    def released(self, replica: Loaded, ask: Ask, cached_tokens: int | None) -> None:
+    def released(self, replica: Loaded, ask: Ask, outcome: Outcome) -> None:
         self.told["released"] += 1
         self.open[replica.name] -= 1
-        self.cached.append(cached_tokens)
+        self.cached.append(outcome.cached_tokens)
 
 
 def test_turns_follow_the_answer_and_think_time() -> None:

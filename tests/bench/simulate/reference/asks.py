@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from balancer.policies import Ask, Policy
+from balancer.policies import Ask, Outcome, Policy
 from bench.simulate.reference import Engine, Fleet
 from bench.workload.model import segment_key
+from tests.balancer.made import Member, members
+
+__all__ = ["Member", "members"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Prompt:
     """A request whose prompt is made of named parts, each of a number of tokens.
 
@@ -20,6 +23,7 @@ class Prompt:
     parts: tuple[tuple[str, int], ...] = ()
     output_tokens: int | None = None
     session: str | None = None
+    matches: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def prompt_tokens(self) -> int:
@@ -36,18 +40,6 @@ class Prompt:
 
 def prompt(*parts: tuple[str, int], session: str | None = None) -> Prompt:
     return Prompt(parts, session=session)
-
-
-@dataclass
-class Member:
-    """A replica as policies see it."""
-
-    name: str
-    in_flight: int = 0
-
-
-def members(*loads: int) -> list[Member]:
-    return [Member(f"r{number}", load) for number, load in enumerate(loads)]
 
 
 class Clock:
@@ -85,7 +77,7 @@ def send(policy: Policy, replica: Member, ask: Ask, *, until: str = "sent") -> N
     if until != "sent":
         policy.answered(replica, ask)
     if until == "over":
-        policy.released(replica, ask, None)
+        policy.released(replica, ask, Outcome())
         replica.in_flight -= 1
 
 

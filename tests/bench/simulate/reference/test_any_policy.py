@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancer.policies import UNKNOWN, Ask
+from balancer.policies import UNKNOWN, Ask, Outcome
 from balancer.pool import Pool
 from balancer.replica import Replica
 from balancer.wire.connect import Dialer
@@ -71,7 +71,7 @@ def test_books_return_to_zero(name: str, data: st.DataObject) -> None:
         elif action == "release" and leases:
             lease = leases.pop(data.draw(st.integers(0, len(leases) - 1)))
             lease.replica.in_flight -= 1
-            policy.released(lease.replica, lease.ask, None)
+            policy.released(lease.replica, lease.ask, Outcome())
         if isinstance(policy, OwnBooks):
             loads = {one: load.requests for one, load in policy.ledger.loads.items()}
             assert loads == Counter(lease.replica.name for lease in leases)
@@ -79,7 +79,7 @@ def test_books_return_to_zero(name: str, data: st.DataObject) -> None:
                 assert 0 <= load.waiting <= load.requests
                 assert load.waiting <= load.waiting_tokens
     for lease in leases:
-        policy.released(lease.replica, lease.ask, 0)
+        policy.released(lease.replica, lease.ask, Outcome())
     assert_nothing_is_booked(policy)
 
 
@@ -111,7 +111,7 @@ def test_cold_requests_to_an_idle_fleet_go_everywhere(name: str) -> None:
         replica = policy.pick(candidates, ask)
         policy.leased(replica, ask)
         policy.answered(replica, ask)
-        policy.released(replica, ask, None)
+        policy.released(replica, ask, Outcome())
         picked[replica.name] += 1
     assert all(picked[candidate.name] >= 20 for candidate in candidates)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.policies import UNKNOWN
+from balancer.policies import UNKNOWN, Outcome
 from bench.simulate.reference import Engine, Fleet
 from bench.simulate.reference.books import OwnBooks
 from bench.simulate.reference.ledger import Ledger
@@ -74,7 +74,7 @@ def test_forgotten_replica_holds_nothing_but_keeps_its_leases() -> None:
     books.forget(replica.name)
     assert books.survey(ask) == {}
     assert books.load(replica).requests == 1
-    books.released(replica, ask, None)
+    books.released(replica, ask, Outcome())
     assert books.ledger.loads == {}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.policies import UNKNOWN
+from balancer.policies import UNKNOWN, Outcome
 from bench.simulate.reference import Engine
 from bench.simulate.reference.expected_cost import ExpectedCost
 from bench.simulate.reference.rate import PrefillRate
@@ -103,7 +103,7 @@ def test_learned_rate_finds_the_slow_one() -> None:
     for candidate, ask, at_s in zip(candidates, asks, (0.1, 2.0), strict=True):
         clock.now_s = at_s
         policy.answered(candidate, ask)
-        policy.released(candidate, ask, None)
+        policy.released(candidate, ask, Outcome())
         candidate.in_flight = 0
     costs = policy.costs_s(candidates, prompt(("new", 500)))
     assert costs[1] > 2 * costs[0]

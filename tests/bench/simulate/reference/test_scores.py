@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from balancer.policies import UNKNOWN
+from balancer.policies import UNKNOWN, Outcome
 from bench.simulate.reference import Engine
 from bench.simulate.reference.dynamo_cost import DynamoCost
 from bench.simulate.reference.least_tokens import LeastTokens
@@ -76,7 +76,7 @@ def test_dynamo_charges_prompts_until_they_are_read() -> None:
     send(policy, candidates[0], cold)
     assert picks(policy, candidates, WARM) == {"r1"}  # 10 to read and 11 in use against 10
     policy.answered(candidates[0], cold)
-    policy.released(candidates[0], cold, None)
+    policy.released(candidates[0], cold, Outcome())
     assert picks(policy, candidates, WARM) == {"r0"}
 
 
