@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
@@ -11,7 +11,7 @@ import trio
 
 from balancer.errors import PoolBusy
 from balancer.policies import BLOCK_TOKENS, UNKNOWN, Ask, Policy
-from balancer.replica import Lease, Replica
+from balancer.replica import UNBOUNDED, Lease, Replica
 
 __all__ = ["Pool", "PoolStatistics", "Prefixes", "Timeouts"]
 
@@ -79,7 +79,6 @@ class Pool:
     ) -> None:
         self.model = model
         self.served_model = served_model
-        self.replicas = tuple(replicas)
         self.policy = policy
         self.prefixes = prefixes
         self.retries = retries
@@ -89,7 +88,28 @@ class Pool:
         self._queue_s = queue_s
         self._waiters: dict[_Waiter, None] = {}  # in the order of their coming
         self._retired = False
+        self.replicas: tuple[Replica, ...] = ()
+        self._ready: Sequence[Replica] = ()
+        self._ready_until = -math.inf
+        self._bounded = False
+        self.update(replicas)
+
+    def update(self, replicas: Sequence[Replica]) -> None:
+        """These are its members from now on. What is in flight elsewhere goes on undisturbed."""
+        gone = [replica for replica in self.replicas if replica not in replicas]
+        self._unlisten(gone)
+        self.replicas = tuple(replicas)
+        for replica in gone:
+            self.forget(replica.name)
         self._listen()
+        self._unready()
+        self._hand_out()
+
+    def forget(self, replica: str) -> None:
+        """That replica is gone or was started again: its cache is empty, its pace may differ."""
+        self.policy.forget(replica)
+        if self.prefixes is not None:
+            self.prefixes.drop(replica)
 
     def retire(self) -> None:
         """The pool was replaced: who waits is still served, then the replicas are let go."""
@@ -153,29 +173,51 @@ class Pool:
             elif not waiter.tried:
                 break  # who would take any replica gets none: nor would those behind
         if self._retired and not self._waiters:
-            self._let_go()
+            self._unlisten(self.replicas)
 
     def _next_return(self) -> float:
-        """When the next replica that rests now is worth trying again; inf if none rests."""
+        """When a replica may come back, or get more room, with nobody doing anything."""
         now = trio.current_time()
-        resting = (replica.rest_until for replica in self.replicas if replica.rest_until > now)
-        return min(resting, default=math.inf)
+        return min((replica.changes_at(now) for replica in self.replicas), default=math.inf)
 
     def _listen(self) -> None:
         for replica in self.replicas:
             if self._hand_out not in replica.on_room:
                 replica.on_room.append(self._hand_out)
+                replica.on_change.append(self._unready)
 
-    def _let_go(self) -> None:
-        for replica in self.replicas:
+    def _unlisten(self, replicas: Iterable[Replica]) -> None:
+        for replica in replicas:
             if self._hand_out in replica.on_room:
                 replica.on_room.remove(self._hand_out)
+                replica.on_change.remove(self._unready)
 
     def _lease_nowait(self, tried: Collection[Replica], ask: Ask) -> Lease | None:
-        candidates = [replica for replica in self._eligible(tried) if replica.has_room]
+        candidates = self._ready_now()
+        if tried:
+            candidates = [one for one in candidates if one not in tried] or candidates
+        if self._bounded:
+            candidates = [one for one in candidates if one.load.requests < one.room]
         if not candidates:
             return None
         return self._place(candidates, ask)
+
+    # Looking at every replica for every request costs a quarter of a millisecond at a thousand of
+    # them. So the list is kept until a replica's state changes, or until time changes one.
+
+    def _ready_now(self) -> Sequence[Replica]:
+        """Those that may get work, room or not. If none may, all but the draining: trying beats
+        refusing."""
+        now = trio.current_time()
+        if now >= self._ready_until or self._retired:  # who has retired is told no changes
+            replicas = [one for one in self.replicas if not one.draining]
+            self._ready = [one for one in replicas if one.available(now)] or replicas
+            self._ready_until = min((one.changes_at(now) for one in replicas), default=math.inf)
+            self._bounded = any(one.room != UNBOUNDED for one in self._ready)
+        return self._ready
+
+    def _unready(self) -> None:
+        self._ready_until = -math.inf
 
     def _place(self, candidates: Sequence[Replica], ask: Ask) -> Lease:
         """Match, choose, book and remember; nothing else runs in between."""
@@ -192,14 +234,6 @@ class Pool:
         if blocks:
             prefixes.insert(replica.name, blocks)
         return lease
-
-    def _eligible(self, tried: Collection[Replica]) -> Sequence[Replica]:
-        """Those up (all if none is: trying beats refusing) and not tried (or tried if none is)."""
-        now = trio.current_time()
-        up = [replica for replica in self.replicas if replica.up(now)] or self.replicas
-        if tried:
-            return [replica for replica in up if replica not in tried] or up
-        return up
 
     def _retry_after_s(self) -> int:
         return max(1, math.ceil(min(self._queue_s, 5.0)))

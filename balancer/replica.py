@@ -1,9 +1,11 @@
-"""One model server, and its load as seen from here."""
+"""One model server, its state, and its load as seen from here."""
 
 from __future__ import annotations
 
+import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import trio
 
@@ -14,11 +16,16 @@ from balancer.speed import Speed
 from balancer.wire.connect import Dialer, Origin
 from balancer.wire.http1 import ConnectionPool
 
-__all__ = ["Lease", "Replica", "ReplicaStatistics"]
+__all__ = ["UNBOUNDED", "Lease", "Replica", "ReplicaState", "ReplicaStatistics"]
 
 # After a failed connection a replica rests; twice as long each time, as nobody answers there.
 _REST_S = 0.25
 _REST_MAX_S = 5.0
+
+UNBOUNDED: Final = sys.maxsize
+"""The `room` of a replica without a limit."""
+
+ReplicaState = Literal["up", "down", "resting", "draining", "faulty"]
 
 
 class ReplicaStatistics(NamedTuple):
@@ -41,33 +48,91 @@ class Replica:
 
     def __init__(
         self,
-        url: str,
+        url: str | Origin,
         dialer: Dialer,
         *,
         max_in_flight: int | None = None,
         headers: Mapping[bytes, bytes] | None = None,
     ) -> None:
-        self.origin = Origin.parse(url)
+        self.origin = Origin.parse(url) if isinstance(url, str) else url
         self.name = str(self.origin)
-        self.max_in_flight = max_in_flight
         self.headers: Mapping[bytes, bytes] = headers or {}
         self.connections = ConnectionPool(self.origin, dialer)
         self.load = Load()
         self.speed = Speed()
         self.gauges: Gauges | None = None
-        self.gpu: GpuReading | None = None
         self.requests = 0
         self.failures = 0
         self.on_room: list[Callable[[], None]] = []
         """Called whenever a lease ends or the replica comes up: somebody may be waiting."""
-        self._probed_up: bool | None = None
+        self.on_change: list[Callable[[], None]] = []
+        """Called whenever `available` or `room` may have changed other than by time passing."""
         self.rest_until = 0.0
         """When it is worth trying again after a failed connection (`trio.current_time`)."""
+        self.draining = False
+        """Whether it takes no new work; see `drain`."""
+        self._max_in_flight = max_in_flight
+        self._gpu: GpuReading | None = None
+        self._probed_up: bool | None = None
         self._refusals = 0
 
     def up(self, now: float) -> bool:
         """Whether it is worth trying: not found down by a probe, not resting after a failure."""
         return self._probed_up is not False and now >= self.rest_until
+
+    def available(self, now: float) -> bool:
+        """Whether it may get new work, if it has room: up, not draining, its GPUs sound."""
+        faulty = self._gpu is not None and self._gpu.fault is not None
+        return self.up(now) and not self.draining and not faulty
+
+    def changes_at(self, now: float) -> float:
+        """The next time at which `available` or `room` may change with nobody doing anything."""
+        return self.rest_until if self.rest_until > now else math.inf
+
+    def state(self, now: float) -> ReplicaState:
+        """In one word, for people."""
+        if self.draining:
+            return "draining"
+        if self._probed_up is False:
+            return "down"
+        if now < self.rest_until:
+            return "resting"
+        return "up" if self.available(now) else "faulty"
+
+    @property
+    def max_in_flight(self) -> int | None:
+        """Requests that it may work on at once, as configured; None is no limit."""
+        return self._max_in_flight
+
+    @max_in_flight.setter
+    def max_in_flight(self, most: int | None) -> None:
+        grew = most is None or (self._max_in_flight is not None and most > self._max_in_flight)
+        self._max_in_flight = most
+        self._changed()
+        if grew:
+            self._tell_room()
+
+    @property
+    def room(self) -> int:
+        """The most requests it may have in flight now; `UNBOUNDED` if nothing limits it."""
+        return UNBOUNDED if self._max_in_flight is None else self._max_in_flight
+
+    @property
+    def has_room(self) -> bool:
+        return self.load.requests < self.room
+
+    @property
+    def gpu(self) -> GpuReading | None:
+        """What its GPUs last said; None if nobody knows them."""
+        return self._gpu
+
+    @gpu.setter
+    def gpu(self, reading: GpuReading | None) -> None:
+        was_faulty = self._gpu is not None and self._gpu.fault is not None
+        self._gpu = reading
+        if was_faulty != (reading is not None and reading.fault is not None):
+            self._changed()
+            self._tell_room()
 
     @property
     def probed_up(self) -> bool | None:
@@ -77,7 +142,9 @@ class Replica:
     def probed(self, up: bool) -> None:
         """Record what a health probe found."""
         came_up = up and not self._probed_up
-        self._probed_up = up
+        if up is not self._probed_up:
+            self._probed_up = up
+            self._changed()
         if up:
             self.reached()
         if came_up:
@@ -85,17 +152,23 @@ class Replica:
 
     def reached(self) -> None:
         """A connection was made or an answer came."""
-        self._refusals = 0
-        self.rest_until = 0.0
+        if self._refusals:
+            self._refusals = 0
+            self.rest_until = 0.0
+            self._changed()
 
     def unreachable(self, now: float) -> None:
         """A connection could not be made: let it rest, longer each time, 5 s at most."""
         self.rest_until = now + min(_REST_MAX_S, _REST_S * 2.0**self._refusals)
         self._refusals = min(self._refusals + 1, 10)
+        self._changed()
 
-    @property
-    def has_room(self) -> bool:
-        return self.max_in_flight is None or self.in_flight < self.max_in_flight
+    def drain(self, draining: bool = True) -> None:
+        """Give it no new work from now on (or again); what is in flight goes on."""
+        self.draining = draining
+        self._changed()
+        if not draining:
+            self._tell_room()
 
     @property
     def in_flight(self) -> int:
@@ -132,6 +205,10 @@ class Replica:
         now = trio.current_time()
         self.load.close(charge, now)
         self.speed.reading(self.load.waiting > 0, now)
+
+    def _changed(self) -> None:
+        for tell in tuple(self.on_change):
+            tell()
 
     def _tell_room(self) -> None:
         for tell in tuple(self.on_room):

@@ -20,12 +20,17 @@ __all__ = ["Dialer", "Origin", "TcpDialer", "tls_context"]
 
 
 class Origin(NamedTuple):
-    """Where a replica listens. `base` is the path in front of `/v1`, empty or `/like/this`."""
+    """Where a replica listens. `base` is the path in front of `/v1`, empty or `/like/this`.
+
+    `named` is the name that `host` is one address of, where a name stands for many replicas: it is
+    what the replica is called by in `Host` and what its certificate must be for.
+    """
 
     scheme: str
     host: str
     port: int
     base: str = ""
+    named: str = ""
 
     @classmethod
     def parse(cls, url: str) -> Origin:
@@ -41,15 +46,27 @@ class Origin(NamedTuple):
         port = parts.port or (443 if parts.scheme == "https" else 80)
         return cls(parts.scheme, parts.hostname, port, parts.path.rstrip("/").removesuffix("/v1"))
 
+    def at(self, address: str) -> Origin:
+        """The same at one of the addresses of its name."""
+        return self._replace(host=address, named=self.named or self.host)
+
+    @property
+    def server_name(self) -> str:
+        """What its certificate must be for."""
+        return self.named or self.host
+
     @property
     def authority(self) -> str:
         """For the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self._with_port(self.server_name)
+
+    def _with_port(self, host: str) -> str:
+        host = f"[{host}]" if ":" in host else host
         default = 443 if self.scheme == "https" else 80
         return host if self.port == default else f"{host}:{self.port}"
 
     def __str__(self) -> str:
-        return f"{self.scheme}://{self.authority}{self.base}"
+        return f"{self.scheme}://{self._with_port(self.host)}{self.base}"
 
 
 class Dialer:
@@ -81,7 +98,7 @@ class TcpDialer(Dialer):
         transport: Transport | None = None
         try:
             secured = tls_context().wrap_socket(
-                sock, server_hostname=origin.host, do_handshake_on_connect=False
+                sock, server_hostname=origin.server_name, do_handshake_on_connect=False
             )
             transport = Transport(secured, self._poller)
             await transport.handshake()

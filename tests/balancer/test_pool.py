@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from balancer.errors import PoolBusy
 from balancer.policies import LeastRequest
 from balancer.pool import Pool, PoolStatistics
+from balancer.readings import GpuReading
 from balancer.replica import Lease, Replica
 from balancer.wire.connect import Dialer
 from tests.balancer.scripted import in_virtual_time
@@ -423,3 +424,62 @@ def test_any_interleaving_keeps_the_limits(
         assert trio.current_time() < 30
 
     in_virtual_time(body)
+
+
+async def test_a_draining_replica_gets_nothing_new(autojump_clock: trio.testing.MockClock) -> None:
+    """What it has goes on; who comes goes elsewhere, or waits until it may take work again."""
+    a, b = replica_("a", None), replica_("b", None)
+    pool = pool_(a, b)
+    with await pool.lease() as lease:
+        lease.replica.drain()
+        other = b if lease.replica is a else a
+        assert await used(pool) == {other}
+        other.drain()
+        assert pool.lease_nowait() is None
+        async with waiting(pool, ()) as served:
+            other.drain(False)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [given.replica for _, given in served] == [other]
+            served[0][1].release()
+
+
+async def test_members_change_while_requests_are_in_flight(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Who is gone gets nothing more, who is new serves those that wait, leases go on."""
+    a, b = replica_("a"), replica_("b")
+    pool = pool_(a)
+    with await pool.lease() as lease:
+        async with waiting(pool, ()) as served:
+            pool.update([b])
+            await trio.testing.wait_all_tasks_blocked()
+            assert [given.replica for _, given in served] == [b]
+            served[0][1].release()
+        assert (lease.replica, a.in_flight) == (a, 1)
+        assert await used(pool) == {b}
+    assert (a.in_flight, a.on_room, a.on_change) == (0, [], [])
+
+
+async def test_a_replica_with_a_faulty_gpu_rests_until_it_is_sound() -> None:
+    """A GPU that is lost takes its replica out; the next sound reading brings it back."""
+    a, b = replica_("a", None), replica_("b", None)
+    pool = pool_(a, b)
+    a.gpu = GpuReading(at=0.0, fault="GPU is lost")
+    assert (await used(pool), a.state(0.0)) == ({b}, "faulty")
+    a.gpu = GpuReading(at=1.0)
+    assert await used(pool) == {a, b}
+
+
+async def test_rooms_follow_the_configured_limit() -> None:
+    """A limit that is set, raised or lifted holds from then on."""
+    a = replica_("a", None)
+    pool = pool_(a)
+    first, second = await pool.lease(), await pool.lease()
+    a.max_in_flight = 1
+    assert pool.lease_nowait() is None
+    a.max_in_flight = 3
+    third = pool.lease_nowait()
+    assert third is not None
+    assert pool.lease_nowait() is None
+    for lease in (first, second, third):
+        lease.release()
