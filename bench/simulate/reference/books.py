@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from balancer.policies import Ask, Bookless, Loaded, Outcome
-from bench.simulate.prefix import PrefixIndex
+from balancer.prefix import PrefixIndex
 from bench.simulate.reference.fleet import Fleet
 from bench.simulate.reference.ledger import IDLE, Ledger, Load
 
