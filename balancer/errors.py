@@ -5,6 +5,7 @@
     ├── AttemptFailed             one try at one replica; the client has seen nothing yet
     │   ├── ConnectFailed           no connection: refused, unreachable, too slow, bad certificate
     │   ├── AnswerLost              the connection broke before the first event
+    │   │   └── ReplicaLost           it was not waited for: nothing will come from there
     │   ├── AnswerInvalid           what came is not HTTP, or not the answer its head promised
     │   └── ReplicaRefused          the replica answered with an error status
     ├── Overdue                   a limit on time passed (`phase` says which)
@@ -23,16 +24,19 @@ __all__ = [
     "AnswerLost",
     "AttemptFailed",
     "BalancerError",
+    "BusyReason",
     "ConnectFailed",
     "ConnectionLost",
     "Overdue",
     "Phase",
     "PoolBusy",
+    "ReplicaLost",
     "ReplicaRefused",
     "StreamCut",
 ]
 
 Phase = Literal["first_byte", "idle", "total"]
+BusyReason = Literal["full", "hopeless", "late"]
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -79,6 +83,13 @@ class AnswerLost(AttemptFailed):
         self.stale = stale
 
 
+class ReplicaLost(AnswerLost):
+    """The replica was found lost, or too slow for one on trial, before its first event: the
+    connection was given up here."""
+
+    kind = "lost"
+
+
 class AnswerInvalid(AttemptFailed):
     """The replica's bytes are not a well-formed HTTP answer, or end before they should."""
 
@@ -123,13 +134,24 @@ class StreamCut(BalancerError):
 
 
 class PoolBusy(BalancerError):
-    """Every replica of the pool is at `max_in_flight` and waiting is not possible any longer.
+    """No replica of the pool may take the request, and waiting is not possible any longer.
 
-    `retry_after_s` is a whole number of seconds to suggest to the client.
+    `reason`: `full` (the queue is), `hopeless` (the wait would have been too long, so it was not
+    begun), `late` (`queue_s` or the deadline passed in line). `retry_after_s`, above 0, is when
+    the same request would be let in: exact where the line's pace is known, else a guess.
     """
 
     kind = "busy"
 
-    def __init__(self, why: str, retry_after_s: int) -> None:
+    def __init__(
+        self,
+        why: str,
+        retry_after_s: float,
+        *,
+        reason: BusyReason = "full",
+        tier: str | None = None,
+    ) -> None:
         super().__init__(why)
         self.retry_after_s = retry_after_s
+        self.reason = reason
+        self.tier = tier

@@ -10,6 +10,7 @@ In a stream that has begun an error is an event, and no `[DONE]` follows.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final, Literal
 
 import msgspec
@@ -78,7 +79,7 @@ def from_balancer(error: BalancerError) -> ApiError:
     if isinstance(error, ReplicaRefused):
         return RelayedError(error)
     if isinstance(error, PoolBusy):
-        retry = (b"retry-after", b"%d" % error.retry_after_s)
+        retry = (b"retry-after", b"%d" % math.ceil(error.retry_after_s))
         return _server_error(503, str(error), "overloaded", error, [retry])
     if isinstance(error, Overdue):
         message = f"the replica did not answer in time: {error}"
