@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from balancer.pool import Pool
 from balancer.replica import Replica
@@ -32,9 +32,22 @@ class Catalog:
         """Serve these from now on; replicas that no pool lists any more are let go."""
         old_pools, old_replicas = self._pools, self.replicas
         self._pools = {pool.model: pool for pool in pools}
-        for pool in old_pools.values():
-            pool.retire()
+        for model, pool in old_pools.items():
+            if self._pools.get(model) is not pool:
+                pool.retire()
+        self._close_all_but_mine(old_replicas)
+
+    def update(self, members: Mapping[str, Sequence[Replica]]) -> None:
+        """These are the replicas of those pools (by model) from now on."""
+        old_replicas = self.replicas
+        for model, replicas in members.items():
+            pool = self._pools.get(model)
+            if pool is not None and pool.replicas != tuple(replicas):
+                pool.update(replicas)
+        self._close_all_but_mine(old_replicas)
+
+    def _close_all_but_mine(self, replicas: Iterable[Replica]) -> None:
         kept = set(self.replicas)
-        for replica in old_replicas:
+        for replica in replicas:
             if replica not in kept:
                 replica.close()

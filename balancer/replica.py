@@ -2,48 +2,95 @@
 
 from __future__ import annotations
 
+import errno
 import math
+import random
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal, NamedTuple
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Literal, NamedTuple, Protocol
 
-import trio
-
+from balancer.breaker import Breaker, BreakerSettings, Pause
+from balancer.errors import BalancerError, ConnectFailed, ReplicaRefused
+from balancer.faults import Fault, fault_of, retry_after_s
 from balancer.load import Charge, Load
-from balancer.policies import NO_BOOKS, UNKNOWN, Ask, Books, Outcome
+from balancer.outliers import Fitness
+from balancer.policies import BLOCK_TOKENS, Outcome
+from balancer.presence import Presence
+from balancer.ramp import Ramp, RampSettings
 from balancer.readings import Gauges, GpuReading
 from balancer.speed import Speed
 from balancer.wire.connect import Dialer, Origin
 from balancer.wire.http1 import ConnectionPool
 
-__all__ = ["UNBOUNDED", "Lease", "Replica", "ReplicaState", "ReplicaStatistics"]
-
-# After a failed connection a replica rests; twice as long each time, as nobody answers there.
-_REST_S = 0.25
-_REST_MAX_S = 5.0
+__all__ = [
+    "UNBOUNDED",
+    "Listener",
+    "Replica",
+    "ReplicaSettings",
+    "ReplicaState",
+    "ReplicaStatistics",
+]
 
 UNBOUNDED: Final = sys.maxsize
 """The `room` of a replica without a limit."""
 
-ReplicaState = Literal["up", "down", "resting", "draining", "faulty"]
+_FRESH_S: Final = 6.0
+"""Three readings of an engine's gauges."""
+
+ReplicaState = Literal["up", "down", "resting", "trial", "paused", "draining", "faulty"]
+
+
+class ReplicaSettings(NamedTuple):
+    """How a replica is judged by the requests it had; the same for every pool that lists it."""
+
+    breaker: BreakerSettings = BreakerSettings()
+    ramp: RampSettings = RampSettings()
 
 
 class ReplicaStatistics(NamedTuple):
-    """A snapshot of one replica."""
+    """A snapshot of one replica. Counts are since its start."""
 
     name: str
+    state: ReplicaState
     up: bool
     in_flight: int
+    unread: int
+    """Those of them without a first event."""
+    unread_tokens: int
+    """Prompt tokens that those have it read."""
     idle_connections: int
     requests: int
     failures: int
+    prompt_tokens: int
+    cached_tokens: int
+    output_tokens: int
+
+
+class Listener(Protocol):
+    """Is told what happens to a replica, synchronously."""
+
+    def on_room(self) -> None:
+        """A request is over, or the replica came up: somebody may be waiting for that."""
+
+    def on_change(self) -> None:
+        """`refresh` may find something else than before, and not just because time passed."""
+
+    def on_restart(self, replica: str) -> None:
+        """It was started again, or serves another model: what it had in its cache is gone."""
+
+    def on_lost(self, replica: Replica) -> None:
+        """What it was sent and has not answered will never be answered."""
+
+    def on_capacity(self, replica: str, tokens: int) -> None:
+        """Its KV cache holds so many tokens, as it says now."""
 
 
 class Replica:
     """One model server behind a URL; shared by every pool that lists that URL.
 
     `headers` (names in lower case) go with each request to it, instead of the client's of the
-    same name: its own key, say.
+    same name: its own key, say. `chance` gives numbers from 0 to 1, for the jitter of its rests.
     """
 
     def __init__(
@@ -53,6 +100,8 @@ class Replica:
         *,
         max_in_flight: int | None = None,
         headers: Mapping[bytes, bytes] | None = None,
+        settings: ReplicaSettings = ReplicaSettings(),  # noqa: B008 - immutable
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self.origin = Origin.parse(url) if isinstance(url, str) else url
         self.name = str(self.origin)
@@ -60,34 +109,58 @@ class Replica:
         self.connections = ConnectionPool(self.origin, dialer)
         self.load = Load()
         self.speed = Speed()
-        self.gauges: Gauges | None = None
+        self.breaker = Breaker(settings.breaker, chance)
+        self.pause = Pause(chance)
+        self.ramp = Ramp(settings.ramp)
+        self.foreign_share = 0.0
+        """Share of its GPUs' time that is not ours, 0 to 0.8; set by `balancer.foreign`."""
+        self.foreign_requests = 0.0
+        """Requests in its engine that did not come from here; set by `balancer.foreign`."""
+        self.models: frozenset[str] = frozenset()
+        """What it last listed as its models; empty if it never did."""
         self.requests = 0
         self.failures = 0
-        self.on_room: list[Callable[[], None]] = []
-        """Called whenever a lease ends or the replica comes up: somebody may be waiting."""
-        self.on_change: list[Callable[[], None]] = []
-        """Called whenever `available` or `room` may have changed other than by time passing."""
-        self.rest_until = 0.0
-        """When it is worth trying again after a failed connection (`trio.current_time`)."""
+        self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
+        """As it reported them, of all requests."""
+        self.room = UNBOUNDED
+        """The most requests it may have in flight; as of the last `refresh`."""
         self.draining = False
         """Whether it takes no new work; see `drain`."""
+
+        self.listeners: list[Listener] = []
+        """The pools that list it, mostly."""
+
         self._max_in_flight = max_in_flight
+        self._gauges: Gauges | None = None
         self._gpu: GpuReading | None = None
         self._probed_up: bool | None = None
-        self._refusals = 0
+        self._presence = Presence()
+
+    # State
 
     def up(self, now: float) -> bool:
-        """Whether it is worth trying: not found down by a probe, not resting after a failure."""
-        return self._probed_up is not False and now >= self.rest_until
+        """Whether it is worth trying: not found down by a probe, not resting after failures."""
+        return self._probed_up is not False and self.breaker.state(now) != "open"
 
-    def available(self, now: float) -> bool:
-        """Whether it may get new work, if it has room: up, not draining, its GPUs sound."""
-        faulty = self._gpu is not None and self._gpu.fault is not None
-        return self.up(now) and not self.draining and not faulty
+    def refresh(self, now: float, *, ramped: bool = True) -> Fitness:
+        """How well it may be used now, and in `room` how far. `ramped`: slow start counts."""
+        limits = [self._max_in_flight, self.ramp.cap if ramped else None]
+        self.room = min((limit for limit in limits if limit is not None), default=UNBOUNDED)
+        if now < self.pause.until:
+            self.room = 0
+        admits = self.breaker.admits(now)  # what is open becomes half open by being looked at
+        if self._probed_up is False or self._faulty or self.breaker.unreachable:
+            return Fitness.DEAD
+        return Fitness.FIT if admits else Fitness.DOUBTFUL
+
+    @property
+    def _faulty(self) -> bool:
+        return self._gpu is not None and self._gpu.fault is not None
 
     def changes_at(self, now: float) -> float:
-        """The next time at which `available` or `room` may change with nobody doing anything."""
-        return self.rest_until if self.rest_until > now else math.inf
+        """The next time at which `refresh` may find something else with nobody doing anything."""
+        times = (self.breaker.rest_until, self.pause.until)
+        return min((time for time in times if time > now), default=math.inf)
 
     def state(self, now: float) -> ReplicaState:
         """In one word, for people."""
@@ -95,9 +168,17 @@ class Replica:
             return "draining"
         if self._probed_up is False:
             return "down"
-        if now < self.rest_until:
-            return "resting"
-        return "up" if self.available(now) else "faulty"
+        if self._faulty:
+            return "faulty"
+        judged = self.breaker.state(now)
+        if judged != "closed":
+            return "resting" if judged == "open" else "trial"
+        return "paused" if now < self.pause.until else "up"
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether it is tried out after failures."""
+        return self.breaker.standing == "half_open"
 
     @property
     def max_in_flight(self) -> int | None:
@@ -106,20 +187,40 @@ class Replica:
 
     @max_in_flight.setter
     def max_in_flight(self, most: int | None) -> None:
-        grew = most is None or (self._max_in_flight is not None and most > self._max_in_flight)
-        self._max_in_flight = most
-        self._changed()
-        if grew:
-            self._tell_room()
+        if most != self._max_in_flight:
+            self._max_in_flight = most
+            self._changed(room=True)
+
+    def drain(self, draining: bool = True) -> None:
+        """Give it no new work from now on (or again); what is in flight goes on."""
+        self.draining = draining
+        self._changed(room=not draining)
+
+    # What is heard of it
 
     @property
-    def room(self) -> int:
-        """The most requests it may have in flight now; `UNBOUNDED` if nothing limits it."""
-        return UNBOUNDED if self._max_in_flight is None else self._max_in_flight
+    def gauges(self) -> Gauges | None:
+        """What its engine last said of itself; None if it never did."""
+        return self._gauges
 
-    @property
-    def has_room(self) -> bool:
-        return self.load.requests < self.room
+    @gauges.setter
+    def gauges(self, gauges: Gauges | None) -> None:
+        known = self._gauges.kv_tokens if self._gauges is not None else None
+        self._gauges = gauges
+        if gauges is not None and gauges.kv_tokens is not None and gauges.kv_tokens != known:
+            for listener in tuple(self.listeners):
+                listener.on_capacity(self.name, gauges.kv_tokens)
+        self.tell_room()  # its cache may be less full: a tier bound by that may go on
+
+    def kv_share(self, now: float) -> float | None:
+        """How much of its KV cache is in use, 0 to 1 and more: as it said lately, or what our own
+        requests take of it, whichever is more. None if nobody knows how large it is."""
+        gauges = self._gauges
+        if gauges is None:
+            return None
+        own = self.load.kv_blocks * BLOCK_TOKENS / gauges.kv_tokens if gauges.kv_tokens else None
+        said = gauges.kv_share if now - gauges.at < _FRESH_S else None
+        return max((share for share in (own, said) if share is not None), default=None)
 
     @property
     def gpu(self) -> GpuReading | None:
@@ -128,94 +229,156 @@ class Replica:
 
     @gpu.setter
     def gpu(self, reading: GpuReading | None) -> None:
-        was_faulty = self._gpu is not None and self._gpu.fault is not None
+        was_faulty = self._faulty
         self._gpu = reading
-        if was_faulty != (reading is not None and reading.fault is not None):
-            self._changed()
-            self._tell_room()
+        if was_faulty != self._faulty:
+            self._changed(room=was_faulty)
+            if self._faulty:
+                self._lost()
 
     @property
     def probed_up(self) -> bool | None:
         """What the last health probe found; None before the first."""
         return self._probed_up
 
-    def probed(self, up: bool) -> None:
-        """Record what a health probe found."""
-        came_up = up and not self._probed_up
-        if up is not self._probed_up:
-            self._probed_up = up
-            self._changed()
+    def probed(self, up: bool, now: float, *, refused: bool = False) -> None:
+        """Record what a health probe found. `refused`: nobody listens there."""
+        was_up, self._probed_up = self._probed_up, up
         if up:
-            self.reached()
-        if came_up:
-            self._tell_room()
-
-    def reached(self) -> None:
-        """A connection was made or an answer came."""
-        if self._refusals:
-            self._refusals = 0
-            self.rest_until = 0.0
+            came_back = was_up is False or self.breaker.reached(now)
+            if came_back:
+                self.ramp.restart(now)
+            self.heard(now)
+            if not was_up or came_back:
+                self._changed(room=True)
+            return
+        if was_up is not False:
             self._changed()
+        if self._presence.missed(now, refused=refused):
+            self._lost()
 
-    def unreachable(self, now: float) -> None:
-        """A connection could not be made: let it rest, longer each time, 5 s at most."""
-        self.rest_until = now + min(_REST_MAX_S, _REST_S * 2.0**self._refusals)
-        self._refusals = min(self._refusals + 1, 10)
-        self._changed()
+    def heard(self, now: float) -> None:
+        """It answered something."""
+        if self._presence.heard(now):
+            self.restarted()
 
-    def drain(self, draining: bool = True) -> None:
-        """Give it no new work from now on (or again); what is in flight goes on."""
-        self.draining = draining
-        self._changed()
-        if not draining:
-            self._tell_room()
+    def restarted(self) -> None:
+        """It was started again: nothing that its cache held is there any more."""
+        for listener in tuple(self.listeners):
+            listener.on_restart(self.name)
+
+    def lists(self, models: Iterable[str]) -> None:
+        """Record the models that it says it serves."""
+        found = frozenset(models)
+        if found != self.models:
+            changed = bool(self.models)
+            self.models = found
+            if changed:
+                self.restarted()
+
+    # Requests; told by their leases
 
     @property
     def in_flight(self) -> int:
         """Requests leased and not yet settled."""
         return self.load.requests
 
-    def lease(
-        self,
-        books: Books = NO_BOOKS,
-        ask: Ask = UNKNOWN,
-        *,
-        uncached_tokens: int = 1,
-        blocks: Sequence[int] = (),
-    ) -> Lease:
-        """Take one place on this replica, now. The caller has checked `has_room`.
+    @property
+    def has_room(self) -> bool:
+        return self.load.requests < self.room
 
-        `books` are told what becomes of the request. Of its prompt, which has `blocks`, the replica
-        is expected to read `uncached_tokens`.
-        """
-        now = trio.current_time()
+    def open(self, uncached_tokens: int, blocks: Sequence[int], now: float) -> Charge:
+        """A request goes there, of whose prompt it is expected to read so much."""
         self.requests += 1
         charge = self.load.open(uncached_tokens, blocks, now)
-        self.speed.reading(True, now)
-        books.leased(self, ask)
-        return Lease(self, books, ask, charge)
+        self.speed.sent(now)
+        return charge
 
-    def _answered(self, charge: Charge) -> None:
-        now = trio.current_time()
-        self.load.read(charge)
-        self.speed.read(charge.uncached_tokens, now)
-        self.speed.reading(self.load.waiting > 0, now)
+    def answered(self, charge: Charge, era: int, now: float) -> None:
+        """Its first event is here."""
+        self.load.read(charge, now)
+        self.speed.read(charge.uncached_tokens, self.load.waiting > 0, now)
+        self._works(era, now)
 
-    def _released(self, charge: Charge) -> None:
-        now = trio.current_time()
+    def failed(self, failure: BalancerError, era: int, now: float) -> bool:
+        """It failed before its first event. Returns whether that is the replica's fault."""
+        fault = fault_of(failure)
+        if fault is Fault.UNAVAILABLE:
+            self._fails(failure, era, now)
+        elif fault is Fault.OVERLOADED:
+            self.breaker.abandoned(era)
+            self.pause.refused(now, _asked_to_wait_s(failure))
+            self._changed()
+        elif fault in (Fault.CALLER, Fault.CONTEXT):
+            self._works(era, now)
+        else:
+            self.abandoned(era)
+        return fault is Fault.UNAVAILABLE
+
+    def cut(self, era: int, now: float) -> None:
+        """It broke off after its first event."""
+        self.failures += 1
+        if self.breaker.cut(era, now):
+            self._changed()
+
+    def abandoned(self, era: int) -> None:
+        """It was over before anything was heard of it, by nobody's fault."""
+        self.breaker.abandoned(era)
+        if self.breaker.standing != "closed":
+            self._changed(room=True)
+
+    def closed(self, charge: Charge, outcome: Outcome, now: float) -> None:
+        """It is over."""
+        unread = charge.waiting
+        if outcome.itl_s is not None:
+            self.speed.wrote(self.load.company(charge, now), outcome.itl_s, now)
         self.load.close(charge, now)
-        self.speed.reading(self.load.waiting > 0, now)
+        if unread:
+            self.speed.gave_up(self.load.waiting > 0, now)
+        self.prompt_tokens += outcome.prompt_tokens or 0
+        self.cached_tokens += outcome.cached_tokens or 0
+        self.output_tokens += outcome.output_tokens or 0
 
-    def _changed(self) -> None:
-        for tell in tuple(self.on_change):
-            tell()
+    def _works(self, era: int, now: float) -> None:
+        self.heard(now)
+        self.pause.answered()
+        raised = self.ramp.answered(now)
+        if self.breaker.standing != "closed":
+            if self.breaker.answered(era, now):
+                self.ramp.restart(now)
+            raised = True  # a trial is over, so there may be another
+        else:
+            self.breaker.answered(era, now)
+        if raised:
+            self._changed(room=True)
 
-    def _tell_room(self) -> None:
-        for tell in tuple(self.on_room):
-            tell()
+    def _fails(self, failure: BalancerError, era: int, now: float) -> None:
+        self.failures += 1
+        connecting = isinstance(failure, ConnectFailed)
+        if connecting:
+            self._presence.unreached(now, refused=_was_refused(failure))
+        if self.breaker.failed(era, now, connecting=connecting):
+            self._changed()
+
+    # Telling
+
+    def _lost(self) -> None:
+        for listener in tuple(self.listeners):
+            listener.on_lost(self)
+
+    def _changed(self, *, room: bool = False) -> None:
+        for listener in tuple(self.listeners):
+            listener.on_change()
+        if room:
+            self.tell_room()
+
+    def tell_room(self) -> None:
+        """There may be room for somebody."""
+        for listener in tuple(self.listeners):
+            listener.on_room()
         # Of the pools that share this replica each comes first in turn, so that none starves.
-        if len(self.on_room) > 1:
-            self.on_room.append(self.on_room.pop(0))
+        if len(self.listeners) > 1:
+            self.listeners.append(self.listeners.pop(0))
 
     def close(self) -> None:
         """Close what is kept; leases still out finish undisturbed."""
@@ -223,44 +386,27 @@ class Replica:
 
     def statistics(self, now: float) -> ReplicaStatistics:
         return ReplicaStatistics(
-            self.name,
-            self.up(now),
-            self.in_flight,
-            self.connections.idle,
-            self.requests,
-            self.failures,
+            name=self.name,
+            state=self.state(now),
+            up=self.up(now),
+            in_flight=self.load.requests,
+            unread=self.load.waiting,
+            unread_tokens=self.load.waiting_tokens,
+            idle_connections=self.connections.idle,
+            requests=self.requests,
+            failures=self.failures,
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            output_tokens=self.output_tokens,
         )
 
 
-class Lease:
-    """The right to use one replica until released: `with lease:`, or `release` (idempotent)."""
+def _was_refused(failure: BalancerError) -> bool:
+    cause = failure.__cause__
+    return isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED
 
-    __slots__ = ("_ask", "_books", "_charge", "_released", "outcome", "replica")
 
-    def __init__(self, replica: Replica, books: Books, ask: Ask, charge: Charge) -> None:
-        self.replica = replica
-        self.outcome = Outcome()
-        """What became of it; to be set before the release, if there is something to tell."""
-        self._charge = charge
-        self._books = books
-        self._ask = ask
-        self._released = False
-
-    def __enter__(self) -> Lease:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()
-
-    def answered(self) -> None:
-        """The first event is here. Called at most once, before the release."""
-        self.replica._answered(self._charge)
-        self._books.answered(self.replica, self._ask)
-
-    def release(self) -> None:
-        if not self._released:
-            self._released = True
-            # Before the room is handed out: whoever takes it is placed by books that are true.
-            self.replica._released(self._charge)
-            self._books.released(self.replica, self._ask, self.outcome)
-            self.replica._tell_room()
+def _asked_to_wait_s(failure: BalancerError) -> float | None:
+    if isinstance(failure, ReplicaRefused):
+        return retry_after_s(failure.headers, wall_time_s=time.time())
+    return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import random
 from collections.abc import Iterable
 
 import trio
 
+from balancer.probes.models import read_models
 from balancer.replica import Replica
 from balancer.wire.connect import Dialer
 from balancer.wire.fetch import FetchFailed, fetch
@@ -75,17 +77,22 @@ class HealthProbes:
     async def _probe(self, replica: Replica) -> bool:
         was_up = replica.probed_up
         try:
-            status, _ = await fetch(
+            status, body = await fetch(
                 self._dialer,
                 replica.origin,
                 "/v1/models",
                 limit_s=self._timeout_s,
                 headers=list(replica.headers.items()),
             )
-            up, why = status < 500, f"answered {status}"
+            up, why, refused = status < 500, f"answered {status}", False
+            models = read_models(body) if status == 200 else None
+            if models:
+                replica.lists(model.id for model in models)
         except FetchFailed as exc:
             up, why = False, getattr(exc, "why", str(exc))
-        replica.probed(up)
+            cause = exc.__cause__
+            refused = isinstance(cause, OSError) and cause.errno == errno.ECONNREFUSED
+        replica.probed(up, trio.current_time(), refused=refused)
         if up != was_up and not (up and was_up is None):
             log.log(logging.INFO if up else logging.WARNING, "%s", _change(replica, up, why))
         return up

@@ -63,7 +63,7 @@ async def test_replace(autojump_clock: trio.testing.MockClock) -> None:
             assert network.open == 1
             assert catalog.replicas == [stays]
             held[0].release()
-        assert (len(stays.on_room), leaves.on_room) == (2, [])
+        assert (len(stays.listeners), leaves.listeners) == (2, [])
 
 
 async def test_in_use_while_replaced(autojump_clock: trio.testing.MockClock) -> None:

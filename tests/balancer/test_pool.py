@@ -11,21 +11,24 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balancer.errors import PoolBusy
+from balancer.admission import Tier
+from balancer.errors import ConnectFailed, PoolBusy
+from balancer.lease import Lease
 from balancer.policies import LeastRequest
 from balancer.pool import Pool, PoolStatistics
 from balancer.readings import GpuReading
-from balancer.replica import Lease, Replica
+from balancer.replica import Replica
 from balancer.wire.connect import Dialer
 from tests.balancer.scripted import in_virtual_time
 
 
 def replica_(name: str, limit: int | None = 1) -> Replica:
-    return Replica(f"http://{name}", Dialer(), max_in_flight=limit)
+    return Replica(f"http://{name}", Dialer(), max_in_flight=limit, chance=lambda: 0.5)
 
 
 def pool_(*replicas: Replica, queue: int = 100, queue_s: float = 30.0) -> Pool:
-    return Pool("m", replicas, LeastRequest(), queue=queue, queue_s=queue_s)
+    tier = Tier(name="interactive", rank=0, queue=queue, queue_s=queue_s)
+    return Pool("m", replicas, LeastRequest(), tiers=[tier])
 
 
 async def used(pool: Pool, *tried: Replica) -> set[Replica]:
@@ -35,6 +38,14 @@ async def used(pool: Pool, *tried: Replica) -> set[Replica]:
         with await pool.lease(tried) as lease:
             replicas.add(lease.replica)
     return replicas
+
+
+async def refuse(replica: Replica) -> None:
+    """A connection to it cannot be made: it rests for half a second."""
+    pool = pool_(replica)
+    with await pool.lease() as lease:
+        lease.failed(ConnectFailed(replica.name, "refused"))
+    pool.retire()
 
 
 def in_flight(*replicas: Replica) -> list[int]:
@@ -83,13 +94,13 @@ async def test_first_come_first_served(autojump_clock: trio.testing.MockClock) -
     held = await pool.lease()
     async with waiting(pool, (), (), ()) as served:
         for count in range(3):
-            assert pool.statistics() == PoolStatistics("m", 1, 1, 1, 3 - count)
+            assert pool.statistics()._replace(tiers=()) == PoolStatistics("m", 1, 1, 1, 3 - count)
             held.release()
             await trio.testing.wait_all_tasks_blocked()
             assert [number for number, _ in served] == list(range(count + 1))
             held = served[-1][1]
     held.release()
-    assert pool.statistics() == PoolStatistics("m", 1, 1, 0, 0)
+    assert pool.statistics()._replace(tiers=()) == PoolStatistics("m", 1, 1, 0, 0)
 
 
 async def test_a_newcomer_does_not_overtake(autojump_clock: trio.testing.MockClock) -> None:
@@ -164,7 +175,7 @@ async def test_room_between_cancel_and_run(autojump_clock: trio.testing.MockCloc
             await trio.testing.wait_all_tasks_blocked()
             assert [number for number, _ in served] == [0]
             served[0][1].release()
-    assert pool.statistics() == PoolStatistics("m", 1, 1, 0, 0)
+    assert pool.statistics()._replace(tiers=()) == PoolStatistics("m", 1, 1, 0, 0)
 
 
 async def test_queue_full_is_refused_at_once(autojump_clock: trio.testing.MockClock) -> None:
@@ -195,7 +206,7 @@ async def test_queue_s(autojump_clock: trio.testing.MockClock) -> None:
             await pool.lease()
         assert trio.current_time() == pytest.approx(2.5)
         assert e.value.retry_after_s == 3
-    assert pool.statistics() == PoolStatistics("m", 1, 1, 0, 0)
+    assert pool.statistics()._replace(tiers=()) == PoolStatistics("m", 1, 1, 0, 0)
 
 
 async def test_a_shared_replica_serves_both_pools(autojump_clock: trio.testing.MockClock) -> None:
@@ -226,7 +237,7 @@ async def test_tried_ones_are_left_out_while_others_are_up() -> None:
     pool = pool_(a, b)
     assert await used(pool, a) == {b}
     assert await used(pool, a, b) == {a, b}
-    b.unreachable(trio.current_time())
+    await refuse(b)
     assert await used(pool, a) == {a}
 
 
@@ -255,9 +266,9 @@ async def test_all_down_tries_anyway() -> None:
     """Trying beats refusing: with nothing up, everything is eligible."""
     a, b = replica_("a", None), replica_("b", None)
     pool = pool_(a, b)
-    a.probed(False)
+    a.probed(False, trio.current_time())
     assert await used(pool) == {b}
-    b.probed(False)
+    b.probed(False, trio.current_time())
     assert await used(pool) == {a, b}
     assert await used(pool, a) == {b}
 
@@ -266,9 +277,9 @@ async def test_resting_and_coming_back(autojump_clock: trio.testing.MockClock) -
     """A replica that refused is left out for a while, then taken again."""
     a, b = replica_("a", None), replica_("b", None)
     pool = pool_(a, b)
-    a.unreachable(trio.current_time())
+    await refuse(a)
     assert await used(pool) == {b}
-    await trio.sleep(0.25)
+    await trio.sleep(0.5)
     assert await used(pool) == {a, b}
 
 
@@ -278,11 +289,11 @@ async def test_who_waits_learns_that_a_rest_is_over(
     """Nothing happens at that moment but time passing; the first in line is served then."""
     a, b = replica_("a"), replica_("b")
     pool = pool_(a, b)
-    a.unreachable(trio.current_time())
+    await refuse(a)
     with await pool.lease() as held:
         assert held.replica is b
         async with waiting(pool, (), ()) as served:
-            await trio.sleep(0.3)
+            await trio.sleep(0.6)
             assert [(number, lease.replica) for number, lease in served] == [(0, a)]
             assert pool.statistics().waiting == 1
 
@@ -293,10 +304,10 @@ async def test_a_newcomer_does_not_overtake_when_a_rest_is_over(
     """Also if it asks before anybody had the time to notice."""
     a, b = replica_("a"), replica_("b")
     pool = pool_(a, b)
-    a.unreachable(trio.current_time())
+    await refuse(a)
     with await pool.lease():
         async with waiting(pool, ()) as served:
-            autojump_clock.jump(0.3)
+            autojump_clock.jump(0.6)
             assert pool.lease_nowait() is None
             await trio.testing.wait_all_tasks_blocked()
             assert [lease.replica for _, lease in served] == [a]
@@ -308,10 +319,10 @@ async def test_who_waits_learns_that_a_replica_is_up(
     """A probe that finds a replica up serves the line."""
     a, b = replica_("a"), replica_("b")
     pool = pool_(a, b)
-    a.probed(False)
+    a.probed(False, trio.current_time())
     with await pool.lease():
         async with waiting(pool, ()) as served:
-            a.probed(True)
+            a.probed(True, trio.current_time())
             await trio.testing.wait_all_tasks_blocked()
             assert [lease.replica for _, lease in served] == [a]
 
@@ -320,9 +331,9 @@ async def test_retire_lets_go_at_once() -> None:
     """A replaced pool nobody waits in leaves no trace on its replicas."""
     a = replica_("a")
     pool = pool_(a)
-    assert len(a.on_room) == 1
+    assert len(a.listeners) == 1
     pool.retire()
-    assert a.on_room == []
+    assert a.listeners == []
 
 
 @pytest.mark.parametrize("leaves", [False, True])
@@ -335,12 +346,12 @@ async def test_retire_serves_who_waits(
     held = await pool.lease()
     async with waiting(pool, ()) as served:
         pool.retire()
-        assert len(a.on_room) == 1
+        assert len(a.listeners) == 1
         if not leaves:
             held.release()
             await trio.testing.wait_all_tasks_blocked()
             assert len(served) == 1
-    assert a.on_room == []
+    assert a.listeners == []
 
 
 async def test_a_retired_pool_can_still_be_waited_in(
@@ -355,7 +366,7 @@ async def test_a_retired_pool_can_still_be_waited_in(
         held.release()
         await trio.testing.wait_all_tasks_blocked()
         assert len(served) == 1
-    assert a.on_room == []
+    assert a.listeners == []
 
 
 class Life:
@@ -419,7 +430,7 @@ def test_any_interleaving_keeps_the_limits(
         assert [pool.statistics().waiting for pool in pools] == [0, 0]
         for pool in pools:
             pool.retire()
-        assert [replica.on_room for replica in replicas] == [[], [], []]
+        assert [replica.listeners for replica in replicas] == [[], [], []]
         # The last possible holder left at 8 s: nobody sat out `queue_s` beside a free replica.
         assert trio.current_time() < 30
 
@@ -457,7 +468,7 @@ async def test_members_change_while_requests_are_in_flight(
             served[0][1].release()
         assert (lease.replica, a.in_flight) == (a, 1)
         assert await used(pool) == {b}
-    assert (a.in_flight, a.on_room, a.on_change) == (0, [], [])
+    assert (a.in_flight, a.listeners) == (0, [])
 
 
 async def test_a_replica_with_a_faulty_gpu_rests_until_it_is_sound() -> None:

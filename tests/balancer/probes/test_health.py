@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from balancer.probes.health import HealthProbes
+from balancer.errors import ConnectFailed
 from balancer.replica import Replica
 from balancer.wire.memory import MemoryDialer, memory_network
 from balancer.wire.transport import Transport
@@ -169,7 +170,9 @@ async def test_a_probe_ends_a_rest(autojump_clock: Clock) -> None:
     async with memory_network() as network:
         network.serve("http://a", ScriptedReplica(UP))
         replica = Replica("http://a", network)
-        replica.unreachable(trio.current_time() + 100)
+        era = replica.breaker.begin(trio.current_time())
+        replica.failed(ConnectFailed(replica.name, "refused"), era, trio.current_time())
+        assert not replica.up(trio.current_time())
         async with probing(replica, network=network):
             await trio.testing.wait_all_tasks_blocked()
             assert replica.up(trio.current_time())

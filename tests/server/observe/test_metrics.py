@@ -141,7 +141,7 @@ async def test_gauges_are_of_now(metrics: Metrics, catalog: Catalog) -> None:
     assert await in_flight() == (0, 0, 2)
     with replica.lease():
         assert await in_flight() == (1, 1, 2)
-    replica.probed(False)
+    replica.probed(False, trio.current_time())
     assert await in_flight() == (0, 0, 1)
 
 
