@@ -22,22 +22,29 @@ from typing import BinaryIO, Final, Protocol, TextIO
 import trio
 
 from balancer.catalog import Catalog
-from balancer.probes.discovery import discover
+from balancer.decisions import Decisions
+from balancer.probes.discovery import Found, discover
+from balancer.probes.dns import NameWatch
+from balancer.probes.foreign import ForeignWatch
+from balancer.probes.gauges import GaugeProbes
 from balancer.probes.health import HealthProbes
 from balancer.wire.connect import TcpDialer
 from balancer.wire.poller import Poller, open_poller
 from server.announce import Source, announce, announcement
+from server.api.admin import AdminApi
 from server.api.call import ENDPOINTS
 from server.api.health import HealthApi
 from server.api.openai import RelayApi
 from server.api.respond import respond_error
-from server.config import Address, Config, parse_listen
+from server.config import Address, Config, ReplicaConfig, load_replicas, parse_listen
 from server.edge.accept import bind
 from server.edge.app import App, Route
 from server.edge.connection import EdgeLimits
 from server.edge.http1 import Http1Server
 from server.edge.request import HeadLimits, Refusal
 from server.errors import ApiError, error_body
+from server.listing import ListingWatch, Read
+from server.membership import Membership
 from server.observe.log import AccessLog, LineWriter, logging_to
 from server.observe.looplag import LoopLag
 from server.observe.metrics import EdgeCounts, Metrics
@@ -52,6 +59,9 @@ _LAST_WORDS_S: Final = 2.0
 """How long streams that are ended at shutdown have to send their error event."""
 
 _DEMO_REPLICAS: Final = 2
+
+_SECOND_S: Final = 1.0
+"""Stands for how often readings come that do not come at all."""
 
 
 class EdgeServer(Protocol):
@@ -76,18 +86,24 @@ class Triolet:
         config: Config,
         *,
         reload: Callable[[], Config] | None = None,
+        read_listing: Read | None = None,
         log_stream: BinaryIO | None = None,
     ) -> None:
-        """`reload` reads the configuration again, for SIGHUP."""
+        """`reload` reads the configuration again, for SIGHUP, `read_listing` a `replicas_file`."""
         self._config = config
         self._reload = reload
         self._poller: Poller = open_poller()
         self._dialer = TcpDialer(self._poller)
-        self._builder = PoolBuilder(self._dialer)
+        self._builder = PoolBuilder(self._dialer, config.breaker)
+        self.membership = Membership(config.pool)
+        self._found: dict[str, Found] = {}
+        self._names = NameWatch(self._resolved, interval_s=config.probes.dns_s)
+        self._listings = ListingWatch(self._listed, read_listing or _read_listing)
         self._writer = LineWriter(log_stream or _stderr())
         self._lag = LoopLag()
         self._draining = False
         self.catalog = Catalog()
+        self.decisions = Decisions()
         self.metrics = Metrics(
             self.catalog, loop_busy=self._lag.busy, log_dropped=lambda: self._writer.dropped
         )
@@ -98,9 +114,21 @@ class Triolet:
             self._dialer, interval_s=config.health.interval_s, timeout_s=config.health.timeout_s
         )
         self._servers: list[EdgeServer] = []
+        probes = config.probes
+        self._foreign = ForeignWatch(lambda: self._gauges.poll_s, probes.gpu_s or _SECOND_S)
+        self._gauges = GaugeProbes(
+            self._dialer, poll_s=probes.engine_s or _SECOND_S, on_read=self._foreign.read
+        )
 
     def _make_app(self) -> App:
         health = HealthApi(self.catalog, self.metrics, draining=lambda: self._draining)
+        admin = AdminApi(
+            self.catalog,
+            self.membership,
+            self.decisions,
+            key=self._config.admin.key,
+            refresh=self.refresh_members,
+        )
         routes = {path: Route(POST=self.relay.relay) for path in ENDPOINTS}
         routes |= {
             "/v1/models": Route(GET=self.relay.models),
@@ -109,6 +137,11 @@ class Triolet:
             "/health": Route(GET=health.healthz),  # where engines answer, and clients look
             "/readyz": Route(GET=health.readyz),
             "/metrics": Route(GET=health.metrics),
+            "/admin/api/pools": Route(GET=admin.pools),
+            "/admin/api/replicas": Route(GET=admin.replicas, POST=admin.add, DELETE=admin.remove),
+            "/admin/api/replicas/drain": Route(POST=admin.drain),
+            "/admin/api/decisions": Route(GET=admin.decisions),
+            "/admin/api/decisions/": Route(GET=admin.decision),
         }
         return App(routes, respond_error, self._settle)
 
@@ -138,6 +171,7 @@ class Triolet:
                 await top.start(self._poller.run)
                 source = await self._fill_catalog(top)
                 await top.start(self._probes.run, self.catalog.replicas)
+                await self._start_probes(top)
 
                 def ready() -> None:
                     announce(announcement(urls, self.catalog, source), out or sys.stdout)
@@ -157,15 +191,69 @@ class Triolet:
     async def _fill_catalog(self, nursery: trio.Nursery) -> Source:
         """The configured pools; else the engines on this machine; else the demo."""
         if self._config.pool:
-            self.catalog.replace(self._builder.configured(self._config.pool))
+            await self._fill_membership()
+            self.catalog.replace(self._builder.configured(self.membership))
+            nursery.start_soon(self._names.run)
+            nursery.start_soon(self._listings.run)
             return "configuration"
-        engines = await discover(self._dialer)
-        if engines:
-            self.catalog.replace(self._builder.discovered(engines))
+        nursery.start_soon(self._keep_discovering)
+        if await self._discover():
             return "discovery"
         urls = [await self._start_demo(nursery, index) for index in range(_DEMO_REPLICAS)]
         self.catalog.replace(self._builder.demo(urls))
         return "demo"
+
+    async def _fill_membership(self) -> None:
+        """Read what the pools' files list, and look up their names, before anybody asks."""
+        self._listings.watch(self.membership.files)
+        await self._listings.look()
+        self._names.watch(self.membership.hosts)
+        await self._names.look_at_all()
+
+    def _listed(self, path: str, replicas: tuple[ReplicaConfig, ...]) -> None:
+        self.membership.listed(path, replicas)
+        self.refresh_members()
+
+    def _resolved(self, host: str, addresses: tuple[str, ...]) -> None:
+        self.membership.resolved(host, addresses)
+        self.refresh_members()
+
+    def refresh_members(self) -> None:
+        """The pools' replicas are those that the sources list now. Nothing in flight is disturbed.
+
+        Before the pools are there this does nothing.
+        """
+        if self.catalog.pools:
+            self._names.watch(self.membership.hosts)
+            self.catalog.update(self._builder.members(self.membership))
+            self._watch()
+
+    async def _start_probes(self, nursery: trio.Nursery) -> None:
+        if self._config.probes.engine_s:
+            await nursery.start(self._gauges.run, self.catalog.replicas)
+        nursery.start_soon(self._foreign.run, lambda: self.catalog.replicas)
+
+    def _watch(self) -> None:
+        """The replicas are others: probe those that there are now."""
+        replicas = self.catalog.replicas
+        self._probes.watch(replicas)
+        if self._config.probes.engine_s:
+            self._gauges.watch(replicas)
+
+    async def _keep_discovering(self) -> None:
+        """Find engines and models that come later; those that leave are found down, and stay."""
+        while True:
+            await trio.sleep(self._config.probes.discovery_s)
+            if await self._discover():
+                self._watch()
+
+    async def _discover(self) -> bool:
+        """Look for engines here. True if any was ever found; the catalog has them then."""
+        self._found |= {engine.url: engine for engine in await discover(self._dialer)}
+        if self._found:
+            engines, known = list(self._found.values()), self.catalog.pools
+            self.catalog.replace(self._builder.discovered(engines, known))
+        return bool(self._found)
 
     async def _start_demo(self, nursery: trio.Nursery, index: int) -> str:
         from bench.replica import ReplicaSettings, create_app  # only if there is nothing else
@@ -258,9 +346,15 @@ class Triolet:
         if not config.pool:
             log.warning("SIGHUP: the pools stay as they are; the configuration lists none")
             return
-        self.catalog.replace(self._builder.configured(config.pool))
-        self._probes.watch(self.catalog.replicas)
+        self.membership.configure(config.pool)
+        await self._fill_membership()
+        self.catalog.replace(self._builder.configured(self.membership))
+        self._watch()
         log.info("SIGHUP: %d pools from the configuration", len(self.catalog.pools))
+
+
+def _read_listing(path: str) -> tuple[ReplicaConfig, ...]:
+    return load_replicas(path, environ=os.environ)
 
 
 def _stderr() -> BinaryIO:

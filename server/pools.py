@@ -2,100 +2,212 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple
 
-from balancer.policies import POLICIES
-from balancer.pool import Pool, Timeouts
+import msgspec
+
+from balancer.admission import BATCH, INTERACTIVE, TIERS, Tier
+from balancer.breaker import BreakerSettings
+from balancer.faults import Fault
+from balancer.hedge import HedgeSettings
+from balancer.outliers import OutlierSettings
+from balancer.policies import BLOCK_TOKENS, DEFAULT_POLICY, POLICIES, Policy, PolicyName
+from balancer.pool import Pool, PoolSettings, Prefixes, Timeouts
+from balancer.prefix import ENGINE_TOKENS, PrefixIndex
 from balancer.probes.discovery import Found
-from balancer.replica import Replica
-from balancer.wire.connect import Dialer, tls_context
-from server.config import PoolConfig, ReplicaConfig
+from balancer.ramp import RampSettings
+from balancer.replica import Replica, ReplicaSettings
+from balancer.retry import BudgetSettings
+from balancer.wire.connect import Dialer, Origin, tls_context
+from server.config import BreakerConfig, PoolConfig, ReplicaConfig
+from server.membership import Member, Membership
 
 __all__ = ["DEMO_MODEL", "PoolBuilder"]
 
 DEMO_MODEL: Final = "demo"
 
 
+class _Mind(NamedTuple):
+    """What a pool has learned, which outlives its configuration."""
+
+    name: PolicyName
+    policy: Policy
+    prefixes: Prefixes | None
+
+
 class PoolBuilder:
-    """Builds pools; a replica whose URL stays the same keeps its connections and its counts."""
+    """Builds pools. A replica whose URL stays keeps its connections, its counts and its speed; a
+    model whose policy stays keeps what the policy and the prefix index know."""
 
-    def __init__(self, dialer: Dialer) -> None:
+    def __init__(self, dialer: Dialer, breaker: BreakerConfig = BreakerConfig()) -> None:  # noqa: B008
         self._dialer = dialer
+        self._settings = _replica_settings(breaker)
         self._replicas: dict[str, Replica] = {}
+        self._minds: dict[str, _Mind] = {}
+        self._members: dict[str, frozenset[str]] = {}
 
-    def configured(self, pools: Iterable[PoolConfig]) -> list[Pool]:
+    def configured(self, membership: Membership) -> list[Pool]:
         """The pools that the configuration lists."""
-        pools = list(pools)
-        replicas = self._take(replica for pool in pools for replica in pool.replicas)
-        return [
-            Pool(
-                pool.model,
-                [replicas[replica.url] for replica in pool.replicas],
-                POLICIES[pool.policy](),
-                served_model=pool.served_model,
-                retries=pool.retries,
-                queue=pool.queue,
-                queue_s=pool.queue_s,
-                timeouts=Timeouts(
-                    pool.timeouts.connect_s,
-                    pool.timeouts.first_byte_s,
-                    pool.timeouts.idle_s,
-                    pool.timeouts.total_s,
-                ),
-            )
-            for pool in pools
+        members = {pool.model: membership.members(pool) for pool in membership.pools}
+        replicas = self._take(member for listed in members.values() for member in listed)
+        pools = [
+            self._configured(pool, [replicas[member.name] for member in members[pool.model]])
+            for pool in membership.pools
         ]
+        self._forget_all_but(pools)
+        return pools
 
-    def discovered(self, engines: Sequence[Found]) -> list[Pool]:
-        """A pool for each model that engines on this machine list, with all that list it."""
-        replicas = self._take(ReplicaConfig(url=engine.url) for engine in engines)
+    def members(self, membership: Membership) -> Mapping[str, list[Replica]]:
+        """By model: the replicas of the same pools, as the sources list them now."""
+        members = {pool.model: membership.members(pool) for pool in membership.pools}
+        replicas = self._take(member for listed in members.values() for member in listed)
+        for model, listed in members.items():
+            self._members[model] = frozenset(member.name for member in listed)
+        return {
+            model: [replicas[member.name] for member in listed] for model, listed in members.items()
+        }
+
+    def discovered(
+        self, engines: Sequence[Found], known: Mapping[str, Pool] | None = None
+    ) -> list[Pool]:
+        """A pool for each model that engines on this machine list, with all that list it.
+
+        `known` pools of the same models stay, with their replicas as they are now.
+        """
+        found = [Member(Origin.parse(one.url), ReplicaConfig(url=one.url)) for one in engines]
+        replicas = self._take(found)
         serving: dict[str, list[Replica]] = {}
         owners: dict[str, str] = {}
-        for engine in engines:
+        for engine, member in zip(engines, found, strict=True):
             for model in engine.models:
-                serving.setdefault(model.id, []).append(replicas[engine.url])
+                serving.setdefault(model.id, []).append(replicas[member.name])
                 owners.setdefault(model.id, model.owned_by or engine.engine)
-        return [
-            Pool(model, members, POLICIES["least_request"](), owned_by=owners[model])
-            for model, members in serving.items()
-        ]
+        pools = []
+        for name, members in serving.items():
+            pool = (known or {}).get(name)
+            if pool is None:
+                pool = self._plain(name, members, owners[name])
+            elif pool.replicas != tuple(members):
+                pool.update(members)
+            pools.append(pool)
+        return pools
 
     def demo(self, urls: Sequence[str]) -> list[Pool]:
         """The pool of the embedded demo replicas."""
-        replicas = self._take(ReplicaConfig(url=url) for url in urls)
-        policy = POLICIES["least_request"]()
-        return [
-            Pool(DEMO_MODEL, list(replicas.values()), policy, owned_by="triolet-demo-simulation")
-        ]
+        replicas = self._take(Member(Origin.parse(url), ReplicaConfig(url=url)) for url in urls)
+        return [self._plain(DEMO_MODEL, list(replicas.values()), "triolet-demo-simulation")]
 
-    def _take(self, wanted: Iterable[ReplicaConfig]) -> dict[str, Replica]:
+    def _plain(self, model: str, replicas: Sequence[Replica], owned_by: str) -> Pool:
+        mind = self._mind(model, DEFAULT_POLICY, replicas)
+        return Pool(
+            model,
+            replicas,
+            mind.policy,
+            prefixes=mind.prefixes,
+            tiers=TIERS,
+            owned_by=owned_by,
+        )
+
+    def _configured(self, pool: PoolConfig, replicas: Sequence[Replica]) -> Pool:
+        mind = self._mind(pool.model, pool.policy, replicas)
+        return Pool(
+            pool.model,
+            replicas,
+            mind.policy,
+            prefixes=mind.prefixes,
+            served_model=pool.served_model,
+            tiers=_tiers(pool),
+            timeouts=Timeouts(*msgspec.structs.astuple(pool.timeouts)),
+            settings=_settings(pool),
+        )
+
+    def _mind(self, model: str, name: PolicyName, replicas: Iterable[Replica]) -> _Mind:
+        members = frozenset(replica.name for replica in replicas)
+        gone = self._members.get(model, frozenset()) - members
+        self._members[model] = members
+        mind = self._minds.get(model)
+        if mind is None or mind.name != name:
+            policy = POLICIES[name]()
+            index = PrefixIndex(BLOCK_TOKENS, self._kv_tokens) if policy.reads_prompt else None
+            mind = self._minds[model] = _Mind(name, policy, index)
+        for replica in gone:
+            mind.policy.forget(replica)
+            if mind.prefixes is not None:
+                mind.prefixes.drop(replica)
+        return mind
+
+    def _forget_all_but(self, pools: Iterable[Pool]) -> None:
+        kept = {pool.model for pool in pools}
+        for model in self._minds.keys() - kept:
+            del self._minds[model]
+        for model in self._members.keys() - kept:
+            del self._members[model]
+
+    def _kv_tokens(self, name: str) -> int:
+        """What that replica's cache holds, as far as its engine has said."""
+        replica = self._replicas.get(name)
+        gauges = replica.gauges if replica is not None else None
+        return (gauges.kv_tokens if gauges is not None else None) or ENGINE_TOKENS
+
+    def _take(self, wanted: Iterable[Member]) -> dict[str, Replica]:
         """The replicas for these, known ones again; those not wanted any more are forgotten."""
         taken: dict[str, Replica] = {}
-        for config in wanted:
-            replica = taken.get(config.url) or self._known(config.url)
-            replica.max_in_flight = _smaller(config, taken.get(config.url))
-            replica.headers = _headers(config)
-            taken[config.url] = replica
+        limits: dict[str, int | None] = {}
+        for member in wanted:
+            replica = taken.get(member.name) or self._known(member.origin)
+            taken[member.name] = replica
+            replica.headers = _headers(member.config)
+            limits[member.name] = _smaller(member.config.max_in_flight, limits.get(member.name))
+        for name, limit in limits.items():  # once: what is unlimited for a moment is handed out
+            taken[name].max_in_flight = limit
         self._replicas = taken
         return taken
 
-    def _known(self, url: str) -> Replica:
-        known = self._replicas.get(url)
-        if known is not None:
+    def _known(self, origin: Origin) -> Replica:
+        known = self._replicas.get(str(origin))
+        if known is not None and known.origin == origin:
             return known
-        if url.startswith("https:"):
+        if origin.scheme == "https":
             tls_context()  # read the authorities now, not while streams wait
-        return Replica(url, self._dialer)
+        return Replica(origin, self._dialer, settings=self._settings)
 
 
-def _smaller(config: ReplicaConfig, taken: Replica | None) -> int | None:
+def _replica_settings(config: BreakerConfig) -> ReplicaSettings:
+    given = msgspec.structs.asdict(config)
+    ramp = RampSettings(step_s=given.pop("slow_start_s"))
+    return ReplicaSettings(BreakerSettings(**given), ramp)
+
+
+def _tiers(pool: PoolConfig) -> tuple[Tier, ...]:
+    if not pool.tiers:
+        first = msgspec.structs.replace(INTERACTIVE, queue=pool.queue, queue_s=pool.queue_s)
+        return (first, BATCH)
+    return tuple(
+        Tier(rank=rank, **msgspec.structs.asdict(tier)) for rank, tier in enumerate(pool.tiers)
+    )
+
+
+def _settings(pool: PoolConfig) -> PoolSettings:
+    hedge = None if pool.hedge is None else HedgeSettings(*msgspec.structs.astuple(pool.hedge))
+    budget = pool.retry_budget
+    return PoolSettings(
+        retries=pool.retries,
+        retry_budget=BudgetSettings(share=budget.share, per_s=budget.per_s),
+        outliers=OutlierSettings(*msgspec.structs.astuple(pool.outliers)),
+        panic=pool.panic,
+        hedge=hedge,
+        fallback=pool.fallback,
+        fallback_on=frozenset(Fault(kind) for kind in pool.fallback_on),
+        hold_s=pool.hold_s,
+    )
+
+
+def _smaller(one: int | None, other: int | None) -> int | None:
     """A replica in two pools has one limit: the stricter one."""
-    if taken is None or taken.max_in_flight is None:
-        return config.max_in_flight
-    if config.max_in_flight is None:
-        return taken.max_in_flight
-    return min(taken.max_in_flight, config.max_in_flight)
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _headers(config: ReplicaConfig) -> dict[bytes, bytes]:

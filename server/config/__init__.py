@@ -12,12 +12,18 @@ from __future__ import annotations
 
 from server.config.check import Problem as Problem
 from server.config.loading import ConfigError as ConfigError
+from server.config.loading import check_replica as check_replica
 from server.config.loading import load as load
+from server.config.loading import load_replicas as load_replicas
+from server.config.model import AdminConfig as AdminConfig
+from server.config.model import BreakerConfig as BreakerConfig
 from server.config.model import Config as Config
 from server.config.model import HealthConfig as HealthConfig
 from server.config.model import LimitsConfig as LimitsConfig
 from server.config.model import PoolConfig as PoolConfig
+from server.config.model import ProbeConfig as ProbeConfig
 from server.config.model import ReplicaConfig as ReplicaConfig
+from server.config.model import TierConfig as TierConfig
 from server.config.model import TimeoutConfig as TimeoutConfig
 from server.config.model import TlsConfig as TlsConfig
 from server.config.printing import describe as describe

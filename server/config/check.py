@@ -67,9 +67,12 @@ def field_of(node: inspect.Type) -> Field:
         if isinstance(node, inspect.Metadata):
             extra = {**extra, **(node.extra or {})}
             node = node.type
-        else:
-            optional = True
-            node = next(one for one in node.types if not isinstance(one, inspect.NoneType))
+            continue
+        types = [one for one in node.types if not isinstance(one, inspect.NoneType)]
+        optional = optional or len(types) < len(node.types)
+        if len(types) > 1:  # several scalars: whichever fits
+            break
+        node = types[0]
     return Field(node, optional, extra)
 
 
@@ -278,6 +281,8 @@ def _fits(kind: inspect.Type, value: object) -> bool:
             return value in values
         case inspect.StrType(min_length=shortest):
             return isinstance(value, str) and len(value) >= (shortest or 0)
+        case inspect.UnionType(types=types):
+            return any(_fits(field_of(one).type, value) for one in types)
     raise TypeError(f"a field of type {kind} cannot be configured")
 
 

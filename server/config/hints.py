@@ -105,7 +105,8 @@ def expected(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
             unit = f" of {extra['unit']}" if "unit" in extra else ""
             return f"a whole number{unit}{_bounds(kind)}"
         case inspect.FloatType():
-            return f"a number of {extra.get('unit', 'seconds')}{_bounds(kind)}"
+            unit = extra.get("unit", "seconds")
+            return f"a number{'' if unit == '1' else f' of {unit}'}{_bounds(kind)}"
         case inspect.LiteralType(values=values):
             return "one of " + ", ".join(quoted(str(value)) for value in values)
         case inspect.StrType(min_length=shortest):
@@ -113,6 +114,12 @@ def expected(kind: inspect.Type, extra: Mapping[str, Any]) -> str:
             return f"a string{noun}, not empty" if shortest else f"a string{noun}"
         case inspect.VarTupleType():
             return _expected_list(kind)
+        case inspect.Metadata():
+            return expected(kind.type, {**extra, **(kind.extra or {})})
+        case inspect.UnionType(types=types):
+            return " or ".join(
+                expected(one, extra) for one in types if not isinstance(one, inspect.NoneType)
+            )
     return f"a string or a table with {extra['shorthand']}" if "shorthand" in extra else "a table"
 
 
@@ -123,6 +130,8 @@ def _expected_list(kind: inspect.VarTupleType) -> str:
         extra = {**extra, **(item.extra or {})}
         item = item.type
     things = "tables" if isinstance(item, inspect.StructType) else "strings"
+    if isinstance(item, inspect.UnionType):
+        things = "whole numbers or strings"
     if "shorthand" in extra:
         things = f"strings or tables with {extra['shorthand']}"
     return f"a list of {things}, not empty" if kind.min_length else f"a list of {things}"

@@ -11,13 +11,14 @@ from server.config.check import (
     INVALID,
     Checker,
     Problem,
+    Source,
     field_of,
     node_at,
     reachable,
     report_missing,
 )
 from server.config.hints import joined
-from server.config.model import Config
+from server.config.model import Config, ReplicaConfig, Replicas
 from server.config.rules import check_rules
 from server.config.sources import (
     ConfigSourceError,
@@ -25,6 +26,7 @@ from server.config.sources import (
     environment_entries,
     file_entry,
     flag_entries,
+    listing_entry,
     merged_into,
 )
 
@@ -62,6 +64,44 @@ def load(path: str | None, *, environ: Mapping[str, str], flags: Mapping[str, ob
     if problems:
         raise ConfigError(problems)
     return msgspec.convert(layers.tree, Config)
+
+
+class _ReplicaFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    replicas: Replicas
+
+
+def load_replicas(path: str, *, environ: Mapping[str, str]) -> tuple[ReplicaConfig, ...]:
+    """The replicas that a `replicas_file` lists: TOML, or JSON if its name ends with `.json`.
+
+    Raises ConfigError with every problem found.
+    """
+    problems: list[Problem] = []
+    try:
+        entry = listing_entry(path, environ)
+    except ConfigSourceError as error:
+        raise ConfigError([Problem(error.source, "", error.message)]) from error
+
+    def report(key: str, message: str) -> None:
+        problems.append(Problem(entry.source.name, key, message))
+
+    root = inspect.type_info(_ReplicaFile)
+    checked = Checker(root, entry.source, report).check(root, entry.value, "", whole=True)
+    if problems:
+        raise ConfigError(problems)
+    return msgspec.convert(checked, _ReplicaFile).replicas
+
+
+def check_replica(fields: Mapping[str, object]) -> tuple[ReplicaConfig | None, list[str]]:
+    """A replica out of plain data that came over the wire, and what is wrong with it if it is None.
+
+    "env:NAME" does not work there: who may add a replica must not be able to read the environment.
+    """
+    problems: list[str] = []
+    root = inspect.type_info(ReplicaConfig)
+    source = Source("the request", "", {})
+    checker = Checker(root, source, lambda key, message: problems.append(f"{key} {message}"))
+    checked = checker.check(root, dict(fields), "", whole=True)
+    return (None if problems else msgspec.convert(checked, ReplicaConfig)), problems
 
 
 def _entries(

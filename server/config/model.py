@@ -21,7 +21,7 @@ Bytes = Annotated[int, Meta(ge=1, extra={"unit": "bytes"})]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 Name = Annotated[str, Meta(min_length=1)]
 FilePath = Annotated[
-    str, Meta(min_length=1, extra={"read": values.read_file_path, "noun": "the path of a PEM file"})
+    str, Meta(min_length=1, extra={"read": values.read_file_path, "noun": "the path of a file"})
 ]
 ListenUrl = Annotated[
     str, Meta(extra={"read": values.read_listen, "noun": "http://host:port or https://host:port"})
@@ -39,6 +39,19 @@ ApiKey = Annotated[
 HeaderName = Annotated[str, Meta(extra={"read": values.read_header_name})]
 HeaderValue = Annotated[str, Meta(extra={"read": values.read_header_value, "secret": True})]
 
+PolicyName = Literal[
+    "expected_cost",
+    "least_request",
+    "prefix_hash",
+    "gpu_load",
+    "least_tokens",
+    "session",
+    "power_of_two",
+    "round_robin",
+    "random",
+]
+"""As `balancer.policies.PolicyName`, which takes trio to import; a test compares them."""
+
 Headers = Annotated[dict[HeaderName, HeaderValue], Meta(extra={"secret": True})]
 
 
@@ -53,6 +66,12 @@ class ReplicaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Sent as `Authorization: Bearer` in place of the client's own."""
     headers: Headers = {}
     """Sent with each request; names are in lower case."""
+    resolve: bool = False
+    """Whether every address of the host's name is a replica of its own, asked again and again."""
+    gpus: tuple[Annotated[int, Meta(ge=0)] | Name, ...] = ()
+    """The GPUs behind it, by index or UUID, where Triolet runs beside it; empty: found."""
+    gpu_exporter: ReplicaUrl | None = None
+    """Where its GPUs are told of, if it runs elsewhere: DCGM's exporter or `triolet gpu-agent`."""
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
@@ -64,6 +83,9 @@ class ReplicaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             ("max_in_flight", self.max_in_flight),
             ("api_key", None if self.api_key is None else MASK),
             ("headers", dict.fromkeys(self.headers, MASK)),
+            ("resolve", self.resolve),
+            ("gpus", self.gpus),
+            ("gpu_exporter", self.gpu_exporter),
         ]
 
 
@@ -79,18 +101,120 @@ class TimeoutConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     total_s: Seconds = 600.0
 
 
+class TierConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One class of traffic in a pool; of several the one listed first comes first."""
+
+    name: Name
+    slots: AtLeastOne | None = None
+    """Most requests of it in flight in the pool; None is no limit."""
+    reserve: Annotated[int, Meta(ge=0)] = 0
+    """Slots that the tiers after it leave free for it and those before it."""
+    queue: Annotated[int, Meta(ge=0)] = 1024
+    """Most requests of it that wait; 0 refuses at once."""
+    queue_s: Seconds = 30.0
+    """Longest wait for one place."""
+    handicap_s: SecondsOrZero = 0.0
+    """How long it stands back for the tiers before it; then it gets one place in eight."""
+    deadline_ms: AtLeastOne | None = None
+    """By when a request must have a replica, counted from its arrival, if it does not say."""
+    preempts: bool = False
+    """Whether it may take the place of a request of a later tier that yields."""
+    yields_s: SecondsOrZero = 0.0
+    """For so long after it got a replica one that has sent nothing may be put back in line."""
+    max_unread_tokens: AtLeastOne | None = None
+    """A replica that has so many prompt tokens yet to read gets none of it."""
+    max_kv_share: Annotated[float, Meta(gt=0, le=1, extra={"unit": "1"})] | None = None
+    """A replica whose KV cache is in use to this share gets none of it."""
+    max_requests: AtLeastOne | None = None
+    """A replica that has so many requests in flight, of any tier, gets none of it."""
+
+
+Share = Annotated[float, Meta(ge=0, le=1, extra={"unit": "1"})]
+Rate = Annotated[float, Meta(ge=0, extra={"unit": "1"})]
+
+
+class RetryBudgetConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many further attempts a pool may make in all."""
+
+    share: Share = 0.2
+    """Of its requests of the last ten seconds ..."""
+    per_s: Rate = 10.0
+    """... and so many a second besides."""
+
+
+class OutlierConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a replica is ejected because it fails more than the others of its pool."""
+
+    failure_share: Share = 0.1
+    """It surely fails more than this share of its requests ..."""
+    times_others: Annotated[float, Meta(ge=1, extra={"unit": "1"})] = 3.0
+    """... and more than so many times as many as the middle one of the others ..."""
+    volume: Annotated[int, Meta(ge=5)] = 20
+    """... which had at least so many requests each ..."""
+    window_s: Seconds = 60.0
+    """... in so many seconds."""
+    eject_s: Seconds = 10.0
+    eject_max_s: Seconds = 300.0
+    most: Share = 0.5
+    """At most this share of the replicas is ejected; 0 is none."""
+
+
+class HedgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a request that has no first token yet is sent a second time, elsewhere."""
+
+    after_s: Seconds | None = None
+    """After so long; None: after the time within which `quantile` of them had theirs."""
+    quantile: Annotated[float, Meta(ge=0.5, le=0.999, extra={"unit": "1"})] = 0.95
+    share: Annotated[float, Meta(gt=0, le=0.5, extra={"unit": "1"})] = 0.05
+    """The most that is hedged, of all requests of the last minute."""
+
+
+class BreakerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a replica that fails is left alone, and how it comes back."""
+
+    failures_in_a_row: AtLeastOne = 5
+    failure_share: Annotated[float, Meta(gt=0, le=1, extra={"unit": "1"})] = 0.5
+    volume: AtLeastOne = 10
+    window_s: Seconds = 10.0
+    rest_s: Seconds = 0.5
+    rest_max_s: Seconds = 30.0
+    trials: AtLeastOne = 1
+    successes: AtLeastOne = 2
+    slow_start_s: SecondsOrZero = 5.0
+    """How often the in-flight cap of a replica that is new or came back is doubled; 0: no cap."""
+
+
 class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The replicas that serve one model name."""
 
     model: Name
-    replicas: Annotated[Replicas, Meta(min_length=1)]
+    replicas: Replicas = ()
+    replicas_file: FilePath | None = None
+    """A TOML or JSON file with more of them under `replicas`, read again whenever it changes."""
     served_model: Name | None = None
     """The name the replicas know the model by; None is `model`."""
-    policy: Literal["least_request", "round_robin", "random"] = "least_request"
+    policy: PolicyName = "expected_cost"
     retries: Annotated[int, Meta(ge=0, le=10)] = 2
+    retry_budget: RetryBudgetConfig = RetryBudgetConfig()
     queue: Annotated[int, Meta(ge=0)] = 1024
-    """Requests that may wait for a free replica; 0 refuses at once."""
+    """Requests that may wait for a free replica; 0 refuses at once. Of the first tier, unless
+    `tiers` says otherwise."""
     queue_s: Seconds = 30.0
+    tiers: tuple[TierConfig, ...] = ()
+    """The classes of traffic, the first one first; none: `interactive` and `batch`."""
+    fallback: tuple[Name, ...] = ()
+    """Models that are asked, in this order, when this one could not answer."""
+    fallback_on: tuple[Literal["unavailable", "overloaded", "context"], ...] = (
+        "unavailable",
+        "overloaded",
+        "context",
+    )
+    hold_s: SecondsOrZero = 1.0
+    """How long a stream's head is held back for an event that carries something; 0: not at all."""
+    hedge: HedgeConfig | None = None
+    outliers: OutlierConfig = OutlierConfig()
+    panic: Share = 0.25
+    """If fewer than this share of the living replicas are fit, all that live are used."""
     timeouts: TimeoutConfig = TimeoutConfig()
 
 
@@ -105,6 +229,29 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     body_s: Seconds = 60.0
     keep_alive_s: Seconds = 75.0
     write_s: Seconds = 30.0
+
+
+class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may see and change what runs, under /admin/api/. Its repr hides the key."""
+
+    key: ApiKey | None = None
+    """To be sent as `Authorization: Bearer`. None: only from this machine, unproxied."""
+
+    def __repr__(self) -> str:
+        return f"AdminConfig(key={MASK if self.key else None!r})"
+
+
+class ProbeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What engines and GPUs are asked besides their health, and how often."""
+
+    engine_s: SecondsOrZero = 2.0
+    """Between two readings of an engine's metrics; 0: none."""
+    gpu_s: SecondsOrZero = 1.0
+    """Between two readings of the GPUs; 0: none."""
+    dns_s: Seconds = 10.0
+    """Between two look-ups of a name with `resolve`."""
+    discovery_s: Seconds = 30.0
+    """Between two searches for engines on this machine, where no pool is configured."""
 
 
 class TlsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -130,6 +277,9 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pool: tuple[PoolConfig, ...] = ()
     limits: LimitsConfig = LimitsConfig()
     health: HealthConfig = HealthConfig()
+    probes: ProbeConfig = ProbeConfig()
+    admin: AdminConfig = AdminConfig()
+    breaker: BreakerConfig = BreakerConfig()
     drain_s: SecondsOrZero = 30.0
     """How long streams may finish after SIGTERM; 0 ends them at once."""
     log_format: Literal["text", "json"] = "text"

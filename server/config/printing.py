@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import msgspec
 
 from server.config.hints import joined, quoted
-from server.config.model import MASK, Config, PoolConfig, ReplicaConfig
+from server.config.model import MASK, AdminConfig, Config, PoolConfig, ReplicaConfig
 
 
 def describe(config: Config) -> str:
@@ -15,45 +15,60 @@ def describe(config: Config) -> str:
 
     API keys and the values of headers are printed as "***"; a key that is not set is a comment.
     """
-    tables = [_table("limits", config.limits), _table("health", config.health)]
-    if config.tls is not None:
-        tables.insert(0, _table("tls", config.tls))
-    top = _lines(config, skip=("tls", "pool", "limits", "health"))
+    top = [line for name, value in _fields(config) for line in _plain(name, value)]
+    tables = [
+        _table(name, value) for name, value in _fields(config) if isinstance(value, msgspec.Struct)
+    ]
     pools = [_pool(pool) for pool in config.pool]
     return "\n\n".join(["\n".join(top), *tables, *pools]) + "\n"
 
 
+def _fields(table: msgspec.Struct) -> list[tuple[str, object]]:
+    """Names and values, secrets hidden."""
+    shown = msgspec.structs.asdict(table)
+    if isinstance(table, ReplicaConfig):
+        shown["api_key"] = table.api_key and MASK
+        shown["headers"] = dict.fromkeys(table.headers, MASK)
+    elif isinstance(table, AdminConfig):
+        shown["key"] = table.key and MASK
+    return list(shown.items())
+
+
 def _table(name: str, table: msgspec.Struct) -> str:
-    return "\n".join([f"[{name}]", *_lines(table)])
+    lines = [line for key, value in _fields(table) for line in _plain(key, value)]
+    return "\n".join([f"[{name}]", *lines])
 
 
 def _pool(pool: PoolConfig) -> str:
-    replicas = [f"  {_inline(replica)}," for replica in pool.replicas]
-    return "\n".join(
-        [
-            "[[pool]]",
-            *_lines(pool, skip=("replicas", "timeouts")),
-            "replicas = [",
-            *replicas,
-            "]",
-            "[pool.timeouts]",
-            *_lines(pool.timeouts),
-        ]
-    )
+    lines = [line for name, value in _fields(pool) for line in _plain(name, value)]
+    tables = [
+        _table(f"pool.{name}", value)
+        for name, value in _fields(pool)
+        if isinstance(value, msgspec.Struct)
+    ]
+    return "\n".join(["[[pool]]", *lines, *tables])
 
 
-def _lines(table: msgspec.Struct, skip: tuple[str, ...] = ()) -> Iterator[str]:
-    for name, value in msgspec.structs.asdict(table).items():
-        if name not in skip:
-            yield f"# {name} is not set" if value is None else f"{name} = {_value(value)}"
+def _plain(name: str, value: object) -> Iterator[str]:
+    """The lines of a key that is no table and no list of tables at the top."""
+    if name == "pool" or isinstance(value, msgspec.Struct):
+        return
+    if value is None:
+        yield f"# {name} is not set"
+    elif isinstance(value, tuple) and any(isinstance(item, msgspec.Struct) for item in value):
+        yield from (f"{name} = [", *(f"  {_inline(item)}," for item in value), "]")
+    else:
+        yield f"{name} = {_value(value)}"
 
 
-def _inline(replica: ReplicaConfig) -> str:
-    shown = msgspec.structs.asdict(replica)
-    if replica.api_key is not None:
-        shown["api_key"] = MASK
-    shown["headers"] = dict.fromkeys(replica.headers, MASK)
-    return _value({name: value for name, value in shown.items() if value not in (None, {})})
+def _inline(table: msgspec.Struct) -> str:
+    defaults = {field.name: field.default for field in msgspec.structs.fields(table)}
+    given = {
+        name: value
+        for name, value in _fields(table)
+        if value != defaults[name] and value not in (None, {}, ())
+    }
+    return _value(given)
 
 
 def _value(value: object) -> str:

@@ -15,7 +15,13 @@ def check_rules(tree: Mapping[str, object], report: Reporter) -> None:
     models: dict[str, int] = {}
     for index, pool in _tables(tree.get("pool")):
         _check_model(pool, index, models, report)
+        if not pool.get("replicas") and not pool.get("replicas_file"):
+            report(
+                f"pool[{index}].replicas", "is missing; expected at least one, or a replicas_file"
+            )
         _check_replicas(pool, index, report)
+        _check_tiers(pool, index, report)
+    _check_fallbacks(tree, models, report)
 
 
 def _check_listen(tree: Mapping[str, object], report: Reporter) -> None:
@@ -55,6 +61,31 @@ def _check_replicas(pool: Mapping[str, object], index: int, report: Reporter) ->
         headers = replica.get("headers")
         if "api_key" in replica and isinstance(headers, dict) and "authorization" in headers:
             report(f"{key}.headers.authorization", "cannot stand beside api_key; keep one of them")
+
+
+def _check_tiers(pool: Mapping[str, object], index: int, report: Reporter) -> None:
+    seen: dict[str, int] = {}
+    for place, tier in _tables(pool.get("tiers")):
+        name = tier.get("name")
+        if isinstance(name, str) and seen.setdefault(name, place) != place:
+            report(
+                f"pool[{index}].tiers[{place}].name",
+                f"found {quoted(name)}, which is the name of tiers[{seen[name]}]",
+            )
+
+
+def _check_fallbacks(
+    tree: Mapping[str, object], models: Mapping[str, int], report: Reporter
+) -> None:
+    for index, pool in _tables(tree.get("pool")):
+        fallback = pool.get("fallback")
+        for place, model in enumerate(fallback if isinstance(fallback, list) else ()):
+            key = f"pool[{index}].fallback[{place}]"
+            if model == pool.get("model"):
+                report(key, f"found {quoted(str(model))}, which is the pool's own model")
+            elif isinstance(model, str) and model not in models:
+                known = ", ".join(map(quoted, models)) or "none"
+                report(key, f"found {quoted(model)}, expected the model of a pool: {known}")
 
 
 def _tables(items: object) -> list[tuple[int, dict[str, object]]]:

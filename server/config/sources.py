@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 from msgspec import inspect
 
 from server.config.check import Problem, Source, from_text, node_at
@@ -61,6 +62,24 @@ def file_entry(path: str | None, environ: Mapping[str, str]) -> Entry | None:
     asked_by = f" (named by {FILE_VARIABLE})" if by_variable else ""
     tree = _toml(_text(chosen, name, asked_by), name)
     return Entry(Source(name, os.path.dirname(os.path.abspath(chosen)), environ), (), tree)
+
+
+def listing_entry(path: str, environ: Mapping[str, str]) -> Entry:
+    """Read a file that lists replicas: JSON if its name says so, else TOML.
+
+    Raises ConfigSourceError if it cannot be read, or is not what its name says.
+    """
+    name = f"file {_printable(path)}"
+    text = _text(path, name, "")
+    tree = _json_tree(text, name) if path.endswith(".json") else _toml(text, name)
+    return Entry(Source(name, os.path.dirname(os.path.abspath(path)), environ), (), tree)
+
+
+def _json_tree(text: str, name: str) -> object:
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ConfigSourceError(name, f"is not JSON: {error}") from error
 
 
 def _text(path: str, name: str, asked_by: str) -> str:

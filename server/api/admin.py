@@ -1,0 +1,252 @@
+"""What runs, why, and changes to it: `/admin/api/`. It reads snapshots and awaits no replica.
+
+Who may: with `admin.key`, whoever sends it as `Authorization: Bearer`. Without one only a program
+on this machine that talks to Triolet directly: no proxy between them, no web page of somebody
+else's in a browser here.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Callable, Sequence
+from typing import Final
+from urllib.parse import parse_qs
+
+import msgspec
+import trio
+
+from balancer.catalog import Catalog
+from balancer.decisions import Decisions
+from balancer.errors import ConnectionLost
+from balancer.replica import Replica
+from server.api.admin_views import decision_line, decision_view, pool_view, replica_view
+from server.api.respond import ClientLeft, read_body, respond_json
+from server.config import ReplicaConfig, check_replica
+from server.edge.exchange import Receive, Scope, Send
+from server.errors import ApiError
+from server.membership import Membership
+from server.observe.record import Record
+
+__all__ = ["AdminApi"]
+
+_BODY_BYTES: Final = 65_536
+_LATEST_MOST: Final = 1_000
+_PROXY_HEADERS: Final = (b"forwarded", b"via", b"x-forwarded", b"x-real-ip")
+"""How the names of headers begin that a proxy adds."""
+_LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+class _Change(msgspec.Struct, forbid_unknown_fields=False):
+    model: str
+    url: str
+
+
+class _Drain(msgspec.Struct, forbid_unknown_fields=True):
+    url: str
+    draining: bool = True
+
+
+class AdminApi:
+    """Every path under `/admin/api/`."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        membership: Membership,
+        decisions: Decisions,
+        *,
+        key: str | None,
+        refresh: Callable[[], None],
+    ) -> None:
+        """`refresh` has the pools take what `membership` says now."""
+        self._catalog = catalog
+        self._membership = membership
+        self._decisions = decisions
+        self._key = None if key is None else key.encode()
+        self._refresh = refresh
+
+    # Reading
+
+    async def pools(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+        """`GET /admin/api/pools`."""
+        self._authorize(scope)
+        pools = [pool_view(pool) for pool in self._catalog.pools.values()]
+        await respond_json(send, record, 200, {"pools": pools})
+
+    async def replicas(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+        """`GET /admin/api/replicas`."""
+        self._authorize(scope)
+        now = trio.current_time()
+        shown = [
+            replica_view(replica, self._models_of(replica), now)
+            for replica in self._catalog.replicas
+        ]
+        await respond_json(send, record, 200, {"replicas": shown})
+
+    async def decision(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+        """`GET /admin/api/decisions/{request_id}`."""
+        self._authorize(scope)
+        request_id = scope["path"].removeprefix("/admin/api/decisions/")
+        found = self._decisions.find(request_id)
+        if found is None:
+            raise ApiError(
+                404,
+                f"no decision is kept for request {request_id!r}; the latest "
+                f"{len(self._decisions)} are",
+                code="not_found",
+            )
+        await respond_json(send, record, 200, decision_view(found))
+
+    async def decisions(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+        """`GET /admin/api/decisions?limit=20`: the latest first, in short."""
+        self._authorize(scope)
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("limit", ["20"])[-1]
+        if not (given.isdecimal() and len(given) <= 4 and 1 <= int(given) <= _LATEST_MOST):
+            message = f"limit is {given[:20]!r}, expected a number from 1 to {_LATEST_MOST}"
+            raise ApiError(400, message, code="invalid_type", param="limit")
+        latest = self._decisions.latest(int(given))
+        await respond_json(send, record, 200, {"decisions": [decision_line(one) for one in latest]})
+
+    # Changing
+
+    async def add(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /admin/api/replicas`: `model` and the keys of a replica in the configuration."""
+        self._authorize(scope)
+        fields = await self._fields(scope, receive)
+        change, config = _read_member(fields)
+        added = self._changed(change.model, lambda: self._membership.add(change.model, config))
+        answer = {"model": change.model, "url": config.url, "added": added}
+        await respond_json(send, record, 201 if added else 200, answer)
+
+    async def remove(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+        """`DELETE /admin/api/replicas`: `model` and `url`, in the body or the query."""
+        self._authorize(scope)
+        query: dict[str, object] = {key: values[-1] for key, values in _query(scope).items()}
+        fields = query or await self._fields(scope, receive)
+        change, config = _read_member(fields)
+        removed = self._changed(
+            change.model, lambda: self._membership.remove(change.model, config.url)
+        )
+        if not removed:
+            message = f"{config.url} is no replica of model {change.model!r}"
+            raise ApiError(404, message, code="not_found", param="url")
+        answer = {"model": change.model, "url": config.url, "removed": True}
+        await respond_json(send, record, 200, answer)
+
+    async def drain(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
+        """`POST /admin/api/replicas/drain`: `url`, and `draining` (true unless given)."""
+        self._authorize(scope)
+        try:
+            asked = msgspec.convert(await self._fields(scope, receive), _Drain)
+        except msgspec.ValidationError as exc:
+            raise _invalid(str(exc)) from None
+        config, _ = check_replica({"url": asked.url})
+        for replica in self._catalog.replicas:
+            if config is not None and replica.name == config.url:
+                replica.drain(asked.draining)
+                answer = {"url": replica.name, "draining": asked.draining}
+                await respond_json(send, record, 200, {**answer, "in_flight": replica.in_flight})
+                return
+        raise ApiError(404, f"{asked.url} is no replica here", code="not_found", param="url")
+
+    def _changed(self, model: str, change: Callable[[], bool]) -> bool:
+        try:
+            changed = change()
+        except KeyError:
+            known = ", ".join(sorted(pool.model for pool in self._membership.pools)) or "none"
+            raise ApiError(
+                404,
+                f"no [[pool]] of model {model!r} is configured; those are: {known}",
+                code="model_not_found",
+                param="model",
+            ) from None
+        if changed:
+            self._refresh()
+        return changed
+
+    def _models_of(self, replica: Replica) -> Sequence[str]:
+        return [pool.model for pool in self._catalog.pools.values() if replica in pool.replicas]
+
+    async def _fields(self, scope: Scope, receive: Receive) -> dict[str, object]:
+        """The JSON object in the body. Only as JSON: no page of another site can send that."""
+        kind = dict(scope["headers"]).get(b"content-type", b"").partition(b";")[0].strip().lower()
+        if kind != b"application/json":
+            shown = repr(kind.decode("latin-1")) if kind else "missing"
+            message = f"content-type is {shown}, expected application/json"
+            raise ApiError(415, message, code="unsupported_media_type")
+        try:
+            body = await read_body(receive, _BODY_BYTES)
+        except ClientLeft:
+            raise ConnectionLost("the client left before its request was complete") from None
+        try:
+            return msgspec.json.decode(body, type=dict[str, object])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise _invalid(str(exc)) from None
+
+    # Who may
+
+    def _authorize(self, scope: Scope) -> None:
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        if self._key is not None:
+            sent = next((value for name, value in headers if name == b"authorization"), b"")
+            if not hmac.compare_digest(sent, b"Bearer " + self._key):
+                raise ApiError(
+                    401,
+                    "the admin API wants admin.key as `Authorization: Bearer`",
+                    code="invalid_api_key",
+                    headers=[(b"www-authenticate", b"Bearer")],
+                )
+        elif not _is_local(scope, headers):
+            raise ApiError(
+                403,
+                "without admin.key the admin API answers only programs on this machine that call "
+                "it directly by its loopback address; set admin.key",
+                code="forbidden",
+            )
+
+
+def _is_local(scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> bool:
+    client = scope["client"]
+    if client is None or not _is_loopback(client[0]):
+        return False
+    names = {name for name, _ in headers}
+    if b"origin" in names or any(name.startswith(_PROXY_HEADERS) for name in names):
+        return False
+    host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
+    # The name too: a page that had its own name resolve to 127.0.0.1 would be local otherwise.
+    return _host_of(host) in _LOCAL_NAMES
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
+def _host_of(authority: str) -> str:
+    if authority.startswith("["):
+        return authority[1:].partition("]")[0]
+    return authority.partition(":")[0].lower()
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope["query_string"].decode("latin-1"))
+
+
+def _read_member(fields: dict[str, object]) -> tuple[_Change, ReplicaConfig]:
+    try:
+        change = msgspec.convert(fields, _Change)
+    except msgspec.ValidationError as exc:
+        raise _invalid(str(exc)) from None
+    config, problems = check_replica({key: fields[key] for key in fields if key != "model"})
+    if config is None:
+        raise _invalid("; ".join(problems))
+    return change, config
+
+
+def _invalid(why: str) -> ApiError:
+    return ApiError(400, f"invalid body: {why}", code="invalid_type")
