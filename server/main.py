@@ -25,9 +25,6 @@ from balancer.catalog import Catalog
 from balancer.decisions import Decisions
 from balancer.probes.discovery import Found, discover
 from balancer.probes.dns import NameWatch
-from balancer.probes.foreign import ForeignWatch
-from balancer.probes.gauges import GaugeProbes
-from balancer.probes.health import HealthProbes
 from balancer.wire.connect import TcpDialer
 from balancer.wire.poller import Poller, open_poller
 from server.announce import Source, announce, announcement
@@ -50,6 +47,7 @@ from server.observe.looplag import LoopLag
 from server.observe.metrics import EdgeCounts, Metrics
 from server.observe.record import Record
 from server.pools import PoolBuilder
+from server.probing import Probing
 
 __all__ = ["Triolet", "serve"]
 
@@ -59,9 +57,6 @@ _LAST_WORDS_S: Final = 2.0
 """How long streams that are ended at shutdown have to send their error event."""
 
 _DEMO_REPLICAS: Final = 2
-
-_SECOND_S: Final = 1.0
-"""Stands for how often readings come that do not come at all."""
 
 
 class EdgeServer(Protocol):
@@ -110,15 +105,8 @@ class Triolet:
         self._access_log = AccessLog(self._writer, config.log_format, enabled=config.access_log)
         self.relay = RelayApi(self.catalog, body_bytes=config.limits.body_bytes)
         self.app = self._make_app()
-        self._probes = HealthProbes(
-            self._dialer, interval_s=config.health.interval_s, timeout_s=config.health.timeout_s
-        )
+        self._probing = Probing(config, self._dialer, self.catalog, self._builder.config_of)
         self._servers: list[EdgeServer] = []
-        probes = config.probes
-        self._foreign = ForeignWatch(lambda: self._gauges.poll_s, probes.gpu_s or _SECOND_S)
-        self._gauges = GaugeProbes(
-            self._dialer, poll_s=probes.engine_s or _SECOND_S, on_read=self._foreign.read
-        )
 
     def _make_app(self) -> App:
         health = HealthApi(self.catalog, self.metrics, draining=lambda: self._draining)
@@ -170,8 +158,7 @@ class Triolet:
                 await top.start(self._writer.run)
                 await top.start(self._poller.run)
                 source = await self._fill_catalog(top)
-                await top.start(self._probes.run, self.catalog.replicas)
-                await self._start_probes(top)
+                await self._probing.start(top)
 
                 def ready() -> None:
                     announce(announcement(urls, self.catalog, source), out or sys.stdout)
@@ -226,26 +213,14 @@ class Triolet:
         if self.catalog.pools:
             self._names.watch(self.membership.hosts)
             self.catalog.update(self._builder.members(self.membership))
-            self._watch()
-
-    async def _start_probes(self, nursery: trio.Nursery) -> None:
-        if self._config.probes.engine_s:
-            await nursery.start(self._gauges.run, self.catalog.replicas)
-        nursery.start_soon(self._foreign.run, lambda: self.catalog.replicas)
-
-    def _watch(self) -> None:
-        """The replicas are others: probe those that there are now."""
-        replicas = self.catalog.replicas
-        self._probes.watch(replicas)
-        if self._config.probes.engine_s:
-            self._gauges.watch(replicas)
+            self._probing.watch()
 
     async def _keep_discovering(self) -> None:
         """Find engines and models that come later; those that leave are found down, and stay."""
         while True:
             await trio.sleep(self._config.probes.discovery_s)
             if await self._discover():
-                self._watch()
+                self._probing.watch()
 
     async def _discover(self) -> bool:
         """Look for engines here. True if any was ever found; the catalog has them then."""
@@ -349,7 +324,7 @@ class Triolet:
         self.membership.configure(config.pool)
         await self._fill_membership()
         self.catalog.replace(self._builder.configured(self.membership))
-        self._watch()
+        self._probing.watch()
         log.info("SIGHUP: %d pools from the configuration", len(self.catalog.pools))
 
 

@@ -44,6 +44,7 @@ class PoolBuilder:
         self._dialer = dialer
         self._settings = _replica_settings(breaker)
         self._replicas: dict[str, Replica] = {}
+        self._configs: dict[str, ReplicaConfig] = {}
         self._minds: dict[str, _Mind] = {}
         self._members: dict[str, frozenset[str]] = {}
 
@@ -57,6 +58,10 @@ class PoolBuilder:
         ]
         self._forget_all_but(pools)
         return pools
+
+    def config_of(self, replica: Replica) -> ReplicaConfig:
+        """How it is configured; of one in several pools as the first of them says."""
+        return self._configs.get(replica.name) or ReplicaConfig(url=replica.name)
 
     def members(self, membership: Membership) -> Mapping[str, list[Replica]]:
         """By model: the replicas of the same pools, as the sources list them now."""
@@ -153,10 +158,12 @@ class PoolBuilder:
     def _take(self, wanted: Iterable[Member]) -> dict[str, Replica]:
         """The replicas for these, known ones again; those not wanted any more are forgotten."""
         taken: dict[str, Replica] = {}
+        self._configs = {}
         limits: dict[str, int | None] = {}
         for member in wanted:
             replica = taken.get(member.name) or self._known(member.origin)
             taken[member.name] = replica
+            self._configs.setdefault(member.name, member.config)
             replica.headers = _headers(member.config)
             limits[member.name] = _smaller(member.config.max_in_flight, limits.get(member.name))
         for name, limit in limits.items():  # once: what is unlimited for a moment is handed out

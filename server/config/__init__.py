@@ -19,6 +19,7 @@ from server.config.model import AdminConfig as AdminConfig
 from server.config.model import BreakerConfig as BreakerConfig
 from server.config.model import Config as Config
 from server.config.model import HealthConfig as HealthConfig
+from server.config.model import KvEventsConfig as KvEventsConfig
 from server.config.model import LimitsConfig as LimitsConfig
 from server.config.model import PoolConfig as PoolConfig
 from server.config.model import ProbeConfig as ProbeConfig

@@ -55,6 +55,17 @@ PolicyName = Literal[
 Headers = Annotated[dict[HeaderName, HeaderValue], Meta(extra={"secret": True})]
 
 
+class KvEventsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where an engine publishes what happens in its KV cache. Needs triolet[kvevents]."""
+
+    endpoint: Name
+    """Such as tcp://10.0.0.7:5557."""
+    replay: Name | None = None
+    """Where it can be asked for what was missed."""
+    topic: str = ""
+    """Only events under topics that begin so."""
+
+
 class ReplicaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model server. Its repr and `describe` hide the API key and the headers' values."""
 
@@ -73,6 +84,10 @@ class ReplicaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     gpu_exporter: ReplicaUrl | None = None
     """Where its GPUs are told of, if it runs elsewhere: DCGM's exporter or `triolet gpu-agent`."""
 
+    metrics: ReplicaUrl | None = None
+    """Where its engine's metrics are, if not at /metrics beside the API."""
+    kv_events: KvEventsConfig | None = None
+
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
         return f"ReplicaConfig({shown})"
@@ -86,6 +101,8 @@ class ReplicaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             ("resolve", self.resolve),
             ("gpus", self.gpus),
             ("gpu_exporter", self.gpu_exporter),
+            ("metrics", self.metrics),
+            ("kv_events", self.kv_events),
         ]
 
 
