@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import click
 
 from server import __version__
+from server.cli_gpu import gpu_agent
 
 __all__ = ["main"]
 
@@ -31,6 +32,9 @@ _set_option = click.option(
 @click.version_option(__version__, prog_name="triolet")
 def main() -> None:
     """Relay LLM chat traffic to self-hosted replicas."""
+
+
+main.add_command(gpu_agent)
 
 
 def _flags(settings: tuple[str, ...], **named: object) -> dict[str, object]:
