@@ -14,6 +14,7 @@ from balancer.hedge import Hedge, HedgeSettings
 from balancer.lease import Lease
 from balancer.members import Members
 from balancer.outliers import Outliers, OutlierSettings
+from balancer.patience import Patience
 from balancer.policies import BLOCK_TOKENS, UNKNOWN, Ask, Policy
 from balancer.prefix import Insertion
 from balancer.replica import Replica
@@ -126,11 +127,15 @@ class Pool:
         self.budget = Budget(settings.retry_budget)
         self.hedge = Hedge(settings.hedge) if settings.hedge is not None else None
         self.outliers = Outliers(settings.outliers, chance)
+        self.patience = Patience()
         self.trust = Trust()
         self._members = Members(self.outliers, settings.panic)
         self._line: Line[_Waiter, Lease] = Line(model, self.tiers, self._find_room)
         self._unanswered: dict[Lease, None] = {}
         self._retired = False
+        # Reading a prompt takes time: not for a policy without use for it, before a tier comes that
+        # is bound by what engines have yet to read.
+        self._weighs = policy.reads_prompt
         self._take_members(replicas)
 
     # Members
@@ -235,7 +240,10 @@ class Pool:
             standing = Standing(self.tiers[0].name, now)
         if not line.may_take(standing.tier):
             return None
-        lease = self._take(tried, ask, standing, line.tier(standing.tier), now)
+        tier = line.tier(standing.tier)
+        if tier.max_unread_tokens is not None:
+            self._weighs = True
+        lease = self._take(tried, ask, standing, tier, now)
         if lease is not None:
             line.took(lease)
         return lease
@@ -310,7 +318,8 @@ class Pool:
         blocks = ask.blocks(BLOCK_TOKENS) if prefixes is not None else ()
         if prefixes is None or not blocks:
             replica = policy.pick(candidates, ask)
-            charge = replica.open(max(1, ask.prompt_tokens), (), now)
+            tokens = max(1, ask.prompt_tokens) if self._weighs else 1
+            charge = replica.open(tokens, (), now, streams=ask.streams)
             lease = Lease(self, replica, ask, standing, charge, now)
         else:
             matches = prefixes.match(blocks)
@@ -319,7 +328,7 @@ class Pool:
             alone = not replica.load.waiting
             # Even of a prompt that is held completely the engine reads the last token again.
             uncached = max(1, ask.prompt_tokens - ask.matches.get(replica.name, 0))
-            charge = replica.open(uncached, blocks, now)
+            charge = replica.open(uncached, blocks, now, streams=ask.streams)
             lease = Lease(self, replica, ask, standing, charge, now)
             name, matched = replica.name, matches.get(replica.name, 0)
             lease.matched_tokens = matched

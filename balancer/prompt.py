@@ -39,6 +39,7 @@ class Prompt:
         "_session_headers",
         "_text",
         "matches",
+        "streams",
     )
 
     def __init__(
@@ -46,8 +47,11 @@ class Prompt:
         body: bytes,
         headers: Sequence[tuple[bytes, bytes]] = (),
         session_headers: Sequence[bytes] = SESSION_HEADERS,
+        *,
+        streams: bool = True,
     ) -> None:
         """`body` is JSON; of anything else nothing is known. Names of headers are in lower case."""
+        self.streams = streams
         self.matches = _NO_MATCHES
         self._body = body
         self._headers = headers

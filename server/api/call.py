@@ -201,6 +201,9 @@ _NOT_PASSED: Final = frozenset(
         b"content-length",
         b"expect",
         b"x-request-id",
+        # ours
+        b"x-triolet-tier",
+        b"x-triolet-deadline-ms",
         # a compressed answer could not be read for its errors and its usage
         b"accept-encoding",
     }

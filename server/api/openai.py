@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Final
+from urllib.parse import quote
 
 import trio
 
 from balancer.catalog import Catalog
+from balancer.decisions import Decision, Decisions
 from balancer.dispatch import CancelReason, Dispatch, Request, Trace
 from balancer.errors import BalancerError, ConnectionLost
 from balancer.pool import Pool
+from balancer.prompt import Prompt
 from balancer.wire.http1 import Head
 from balancer.wire.pump import Sink
 from server.api.call import ENDPOINTS, Endpoint, ModelCall, passed_headers, read_call
 from server.api.respond import ClientLeft, read_body, respond_error, respond_json
+from server.api.standing import read_standing
 from server.edge.exchange import EXTENSION, Exchange, Receive, Scope, Send
 from server.errors import ApiError, RelayedError, error_event, from_balancer
-from server.observe.record import Record
+from server.observe.record import Hedged, Record
 
 __all__ = ["RelayApi"]
 
@@ -35,9 +40,13 @@ decoder keeps the interpreter's lock, so a thread would hold the loop all the sa
 class RelayApi:
     """Every relayed path, and `/v1/models`."""
 
-    def __init__(self, catalog: Catalog, *, body_bytes: int) -> None:
+    def __init__(
+        self, catalog: Catalog, *, body_bytes: int, decisions: Decisions | None = None
+    ) -> None:
+        """`decisions` keeps what is to be told of each call."""
         self._catalog = catalog
         self._body_bytes = body_bytes
+        self._decisions = Decisions() if decisions is None else decisions
         self._live: set[Dispatch] = set()
         self._writers = trio.CapacityLimiter(2)
 
@@ -59,15 +68,36 @@ class RelayApi:
         try:
             body = await read_body(receive, self._body_bytes)
             call = read_call(endpoint, scope["headers"], body)
-            pool = self._find(call.model)
-            record.model = pool.model
-            request = await self._make_request(scope, record, call, pool)
-            dispatch = Dispatch(pool, request, answering, now=record.started)
+            dispatch = self._dispatch(scope, record, call, answering)
             await self._run(dispatch, record, answering, receive)
         except ApiError as error:
             await self._fail(answering, error)
         except (ClientLeft, ConnectionLost):
             record.outcome = "client_gone"
+
+    def _dispatch(
+        self, scope: Scope, record: Record, call: ModelCall, answering: _Answering
+    ) -> Dispatch:
+        pool = self._find(call.model)
+        record.model = pool.model
+        headers = scope["headers"]
+        return Dispatch(
+            self._chain(pool),
+            partial(self._make_request, scope, record, call),
+            answering,
+            ask=Prompt(call.body, headers, streams=call.stream),
+            standing=read_standing(headers, pool.tiers, pool.tiers[0], record.started),
+            now=record.started,
+        )
+
+    def _chain(self, pool: Pool) -> list[Pool]:
+        """The pool asked for and those that it falls back to, none twice."""
+        chain = [pool]
+        for model in pool.settings.fallback:
+            other = self._catalog.find(model)
+            if other is not None and other not in chain:
+                chain.append(other)
+        return chain
 
     async def _fail(self, answering: _Answering, error: ApiError) -> None:
         try:
@@ -79,7 +109,7 @@ class RelayApi:
         self, scope: Scope, record: Record, call: ModelCall, pool: Pool
     ) -> Request:
         """What goes to the replica; writing the name into a large body is done in a thread."""
-        if pool.served_model is None or len(call.body) <= _OFF_LOOP_BYTES:
+        if _name_at(pool) == call.model or len(call.body) <= _OFF_LOOP_BYTES:
             return _request(scope, record, call, pool)
         return await trio.to_thread.run_sync(
             _request, scope, record, call, pool, limiter=self._writers
@@ -110,10 +140,17 @@ class RelayApi:
         finally:
             self._live.discard(dispatch)
             _note(record, dispatch.trace)
+            self._explain(record, dispatch)
         if dispatch.cancel_reason == "client_gone":
             record.outcome = "client_gone"
         elif dispatch.cancel_reason == "shutdown" and not answering.ended:
             raise ApiError(503, "the server is shutting down", type="server_error", code="shutdown")
+
+    def _explain(self, record: Record, dispatch: Dispatch) -> None:
+        decision = Decision.of(record.request_id, dispatch.pool.policy, dispatch.trace)
+        if decision is not None:
+            record.decision = decision
+            self._decisions.keep(decision)
 
     async def models(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
         """`GET /v1/models`: every pool's model."""
@@ -143,14 +180,21 @@ def _model(pool: Pool) -> dict[str, object]:
 
 
 def _request(scope: Scope, record: Record, call: ModelCall, pool: Pool) -> Request:
-    served = pool.served_model
-    body = call.body if served in (None, call.model) else call.body_for(str(served))
+    name = _name_at(pool)
+    body = call.body if name == call.model else call.body_for(name)
     query: bytes = scope["query_string"]
     target = scope["path"].encode() + (b"?" + query if query else b"")
-    return Request("POST", target, passed_headers(scope["headers"], record.request_id), body)
+    headers = passed_headers(scope["headers"], record.request_id)
+    return Request("POST", target, headers, body, stream=call.stream)
+
+
+def _name_at(pool: Pool) -> str:
+    """What the pool's replicas call its model."""
+    return pool.model if pool.served_model is None else pool.served_model
 
 
 def _note(record: Record, trace: Trace) -> None:
+    record.model = trace.model
     record.replica = trace.replica
     record.attempts = trace.attempts
     record.failures = trace.failures
@@ -160,6 +204,11 @@ def _note(record: Record, trace: Trace) -> None:
     record.stream = trace.stream
     record.events = trace.events
     record.usage = trace.usage
+    record.put_backs = trace.put_backs
+    record.fell_back_from = trace.fell_back_from
+    if trace.hedged:
+        won: Hedged = "second" if trace.hedge_won else "first"
+        record.hedge = "none" if trace.first_at is None else won
 
 
 _DROPPED: Final = frozenset(
@@ -175,6 +224,8 @@ _DROPPED: Final = frozenset(
         b"x-request-id",
         b"x-triolet-replica",
         b"x-triolet-attempts",
+        b"x-triolet-model",
+        b"x-triolet-fell-back-from",
         b"server-timing",
     }
 )
@@ -252,7 +303,15 @@ class _Answering:
         ]
         if trace.replica is not None:
             headers.append((b"x-triolet-replica", trace.replica.encode()))
+        if trace.fell_back_from:
+            headers.append((b"x-triolet-model", _ascii(trace.model)))
+            headers.append((b"x-triolet-fell-back-from", _ascii(", ".join(trace.fell_back_from))))
         return headers
+
+
+def _ascii(models: str) -> bytes:
+    """For a header: a model's name may be in any script."""
+    return quote(models, safe="/:@+, ").encode()
 
 
 def _timing(trace: Trace) -> bytes:

@@ -18,7 +18,7 @@ import trio.testing
 from balancer.dispatch import HELD_BYTES, Dispatch, Request, Trace
 from balancer.errors import ConnectFailed, Overdue, ReplicaRefused
 from balancer.policies.round_robin import RoundRobin
-from balancer.pool import Pool, Timeouts
+from balancer.pool import Pool, PoolSettings, Timeouts
 from balancer.replica import Replica
 from balancer.wire import connect
 from balancer.wire.connect import Origin, TcpDialer
@@ -51,9 +51,14 @@ async def dispatching(
     async with memory_network(capacity_bytes=capacity_bytes) as network:
         network.serve("http://r", replica)
         replicas = [Replica("http://r", network)]
-        pool = Pool("m", replicas, RoundRobin(), retries=0, timeouts=TIMEOUTS, queue_s=1)
-        request = Request("POST", b"/v1/chat/completions", [], b"{}")
-        yield Dispatch(pool, request, client, now=trio.current_time())
+        pool = Pool(
+            "m", replicas, RoundRobin(), settings=PoolSettings(retries=0), timeouts=TIMEOUTS
+        )
+
+        async def request(pool: Pool) -> Request:
+            return Request("POST", b"/v1/chat/completions", [], b"{}")
+
+        yield Dispatch([pool], request, client, now=trio.current_time())
         assert replicas[0].in_flight == 0
 
 
