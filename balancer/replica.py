@@ -287,17 +287,21 @@ class Replica:
     def has_room(self) -> bool:
         return self.load.requests < self.room
 
-    def open(self, uncached_tokens: int, blocks: Sequence[int], now: float) -> Charge:
-        """A request goes there, of whose prompt it is expected to read so much."""
+    def open(
+        self, uncached_tokens: int, blocks: Sequence[int], now: float, *, streams: bool = True
+    ) -> Charge:
+        """A request goes there, of whose prompt it is expected to read so much. `streams`: its
+        first event will tell when."""
         self.requests += 1
-        charge = self.load.open(uncached_tokens, blocks, now)
-        self.speed.sent(now)
-        return charge
+        if streams:
+            self.speed.sent(now)
+        return self.load.open(uncached_tokens, blocks, now, waits=streams)
 
     def answered(self, charge: Charge, era: int, now: float) -> None:
         """Its first event is here."""
-        self.load.read(charge, now)
-        self.speed.read(charge.uncached_tokens, self.load.waiting > 0, now)
+        if charge.waiting:
+            self.load.read(charge, now)
+            self.speed.read(charge.uncached_tokens, self.load.waiting > 0, now)
         self._works(era, now)
 
     def failed(self, failure: BalancerError, era: int, now: float) -> bool:

@@ -14,6 +14,7 @@ _COMMANDS: Final = {
     "validate": "bench.validate.command:validate",
     "simulate": "bench.simulate.command:simulate_command",
     "prefix-experiment": "bench.simulate.experiment:experiment_command",
+    "decision-cost": "bench.simulate.decision_cost:decision_cost_command",
     "peers": "bench.peers.command:peers",
     "clients": "bench.clients.command:clients",
     "relay": "bench.relay.command:relay",

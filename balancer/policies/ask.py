@@ -20,6 +20,11 @@ class Ask(Protocol):
     those with some. Set by the pool just before each `pick`, for policies that read prompts."""
 
     @property
+    def streams(self) -> bool:
+        """Whether its first event tells that the prompt was read. An answer that comes whole tells
+        of nothing but its end."""
+
+    @property
     def prompt_tokens(self) -> int:
         """Tokens of the prompt, counted or estimated; 0 if unknown."""
 
@@ -40,6 +45,7 @@ class Ask(Protocol):
 
 
 class _Unknown:
+    streams: Final = True
     prompt_tokens: Final = 0
     output_tokens: Final = None
     session: Final = None

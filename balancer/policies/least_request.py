@@ -12,10 +12,11 @@ __all__ = ["LeastRequest"]
 
 
 class LeastRequest(Bookless):
-    """Fewest in flight; among equals the next in turn, so that an idle pool is used evenly."""
+    """Fewest in flight; among equals the next in turn, so that an idle pool is used evenly. `seed`
+    is where the turns begin."""
 
-    def __init__(self) -> None:
-        self._turn = 0
+    def __init__(self, seed: int | None = None) -> None:
+        self._turn = seed or 0
 
     def pick(self, candidates: Sequence[R], ask: Ask = UNKNOWN) -> R:
         count = len(candidates)

@@ -38,5 +38,13 @@ class Loaded(Protocol):
     def gpu(self) -> GpuReading | None:
         """What its GPUs last said; None if nobody knows them."""
 
+    @property
+    def foreign_share(self) -> float:
+        """Share of its GPUs' time that others take, 0 to 0.8; 0 if nothing is known of any."""
+
+    @property
+    def foreign_requests(self) -> float:
+        """Requests in its engine that did not come from here; 0 if nothing is known of any."""
+
 
 R = TypeVar("R", bound=Loaded)

@@ -83,8 +83,9 @@ class Policy(Books, Protocol):
     reads_prompt: ClassVar[bool]
     """Whether it wants `Ask.prompt_tokens`, `blocks` and `matches`. If not, no prompt is read."""
 
-    explanation: Explanation | None
-    """Of the last pick; None if there is nothing to explain."""
+    @property
+    def explanation(self) -> Explanation | None:
+        """Of the last pick; None if there is nothing to explain."""
 
     def pick(self, candidates: Sequence[R], ask: Ask) -> R:
         """One of `candidates`, which are never empty and always in the pool's order."""

@@ -12,10 +12,10 @@ __all__ = ["RoundRobin"]
 
 
 class RoundRobin(Bookless):
-    """Each candidate in turn, whatever its load."""
+    """Each candidate in turn, whatever its load. `seed` is where the turns begin."""
 
-    def __init__(self) -> None:
-        self._turn = 0
+    def __init__(self, seed: int | None = None) -> None:
+        self._turn = seed or 0
 
     def pick(self, candidates: Sequence[R], ask: Ask = UNKNOWN) -> R:
         chosen = candidates[self._turn % len(candidates)]

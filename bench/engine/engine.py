@@ -173,6 +173,11 @@ class Engine:
         waiting = len(self._incoming) + len(self._batch.waiting)
         return EngineSnapshot(self._batch.running, waiting, self._batch.cache.usage)
 
+    def busy_s(self, now_s: float) -> float:
+        """Time spent in steps up to `now_s`, the time of the last `advance` or later."""
+        current = self._current
+        return self.books.busy_s + (max(0.0, now_s - current.start_s) if current else 0.0)
+
     def tokens_made(self, sequence: Sequence, now_s: float) -> int:
         """How many tokens of its answer are there at `now_s`, the time of the last `advance`."""
         return _made(sequence, self._ended(now_s))

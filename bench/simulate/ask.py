@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from bench.workload.model import Prompt, prompt_tokens
 
@@ -15,6 +16,7 @@ class TurnAsk:
     """
 
     __slots__ = ("_blocks", "_prompt", "matches", "output_tokens", "prompt_tokens", "session")
+    streams: Final = True
 
     def __init__(self, prompt: Prompt, output_tokens: int | None, session: str | None) -> None:
         self._prompt = prompt

@@ -30,6 +30,8 @@ class Calls:
         """By tier: those that could not be served at all."""
         self.not_sent = 0
         """Turns after a refused one: without its answer there is nothing to go on with."""
+        self.put_back = 0
+        """How often one lost its place to another of a higher tier before it was answered."""
         self.broken_groups: set[int] = set()
         """Fan-out runs that miss a branch, and so never ended."""
 
@@ -56,4 +58,6 @@ class Calls:
         self.refused[session.tier] = self.refused.get(session.tier, 0) + 1
         self.not_sent += not_sent
         if session.group:
-            self.broken_groups.add(session.group)
+            self.put_back = 0
+        """How often one lost its place to another of a higher tier before it was answered."""
+        self.broken_groups.add(session.group)

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import click
-import msgspec
 
 from bench.simulate.cell import LIMITS, POLICY_NAMES, Cell, parse_fleet
-from bench.simulate.figures import Row
-from bench.simulate.plot import page
+from bench.simulate.conditions import Conditions, Counts
+from bench.simulate.planning import USUAL_FLEET, Asked, cells_of, scenes_of
 from bench.simulate.processes import simulate_all
-from bench.simulate.table import lines_of, markdown, text
-from bench.version import triolet_version
-from bench.workload.named import ABOUT, WORKLOADS, WorkloadOptions
+from bench.simulate.report import Files, Report
+from bench.workload.named import ABOUT, WORKLOADS
 
 __all__ = ["fleet_named", "names_of", "simulate_command"]
-
-_FLEETS = {"mixed-fleet": "h100-llama-8b:2,a100-llama-8b:1,l40s-llama-8b:1"}
-"""Of workloads that are about their fleet."""
-_USUAL_FLEET = "h100-llama-8b:4"
 
 
 def _in_a_directory(
@@ -64,7 +58,7 @@ def _file_option(name: str, help: str) -> Callable[[_Function], _Function]:
     "--fleet",
     metavar="PROFILE:COUNT,...",
     help=f"The replicas. A profile is a name or a JSON file that calibrate wrote.  [default: "
-    f"{_USUAL_FLEET}; a mixed one for mixed-fleet]",
+    f"{USUAL_FLEET}; a mixed one for mixed-fleet]",
 )
 @click.option(
     "--scale",
@@ -99,9 +93,80 @@ def _file_option(name: str, help: str) -> Callable[[_Function], _Function]:
     help="Repeat with so many seeds, from --seed on; the table then shows means ± standard "
     "deviations.",
 )
+@click.option(
+    "--counts",
+    type=click.Choice(["estimated", "exact"]),
+    default="estimated",
+    show_default=True,
+    help="How policies see prompt tokens: as a router estimates them, or as the engine counts.",
+)
+@click.option(
+    "--cached-tokens/--no-cached-tokens",
+    default=True,
+    show_default=True,
+    help="Whether engines report how much of a prompt was cached.",
+)
+@click.option(
+    "--prior-error",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    metavar="FACTOR",
+    help="Multiply the first guess of every replica's speed.",
+)
+@click.option(
+    "--tiers/--no-tiers",
+    default=True,
+    show_default=True,
+    help="Whether the pool tells interactive requests from batch.",
+)
+@click.option(
+    "--slow",
+    multiple=True,
+    metavar="REPLICA:FACTOR",
+    help="Replica so many times slower, such as sim-0:2. Compared with the fleet undisturbed, and "
+    "without it. May be repeated.",
+)
+@click.option(
+    "--foreign",
+    multiple=True,
+    metavar="REPLICA:SHARE",
+    help="A foreign job takes this share of the replica's GPU, such as sim-0:0.5, 20 s of every "
+    "40. Compared as --slow. May be repeated.",
+)
+@click.option(
+    "--hold-out",
+    is_flag=True,
+    help="Play variants of the workloads: other rates, lengths, fleets and engines.",
+)
+@click.option(
+    "--static-weights",
+    is_flag=True,
+    help="Show the best weighted round robin too, found by trying a grid of weights.",
+)
+@click.option(
+    "--alone",
+    metavar="TIER",
+    help="Play this tier without the others too, and compare its tokens/s.",
+)
+@click.option(
+    "--judge",
+    metavar="POLICY",
+    default="expected_cost",
+    show_default=True,
+    help="Which policy the summary and --within are about.",
+)
+@click.option(
+    "--within",
+    type=click.FloatRange(min=1),
+    metavar="FACTOR",
+    help="Exit with 1 and name each cell in which that policy is more than so many times worse "
+    "than the best.",
+)
 @click.option("--jobs", type=click.IntRange(min=1), help="Processes.  [default: one for each core]")
 @_file_option("json", "Write all figures to a file.")
 @_file_option("markdown", "Write the tables for docs/.")
+@_file_option("ratios", "Write the summary of ratios to the best for docs/.")
 @_file_option("html", "Write a page of charts.")
 @click.option("--list", "list_only", is_flag=True, help="List workloads and policies, and stop.")
 def simulate_command(
@@ -114,9 +179,21 @@ def simulate_command(
     limits: bool,
     seed: int,
     seeds: int,
+    counts: Counts,
+    cached_tokens: bool,
+    prior_error: float,
+    tiers: bool,
+    slow: tuple[str, ...],
+    foreign: tuple[str, ...],
+    hold_out: bool,
+    static_weights: bool,
+    alone: str | None,
+    judge: str,
+    within: float | None,
     jobs: int | None,
     json_file: Path | None,
     markdown_file: Path | None,
+    ratios_file: Path | None,
     html_file: Path | None,
     list_only: bool,
 ) -> None:
@@ -128,50 +205,63 @@ def simulate_command(
     if list_only:
         _list()
         return
-    chosen = names_of(workloads, tuple(WORKLOADS), "workload")
-    names = (*names_of(policies, POLICY_NAMES, "policy"), *(LIMITS if limits else ()))
-    cells = []
-    for workload in chosen:
-        replicas = fleet_named(fleet or _FLEETS.get(workload, _USUAL_FLEET))
-        options = [
-            _options(len(replicas), scale, rate, one_seed) for one_seed in range(seed, seed + seeds)
-        ]
-        cells += [
-            Cell(
-                workload=workload,
-                policy=policy,
-                fleet=replicas,
-                options=of_seed,
-                max_in_flight=max_in_flight,
-            )
-            for policy in names
-            for of_seed in options
-        ]
-    rows: list[Row] = []
+    names = names_of(policies, POLICY_NAMES, "policy")
+    if within is not None and judge not in names:
+        raise click.UsageError(f"--within judges {judge!r}, which --policy leaves out")
     try:
-        _simulate(cells, jobs, rows)
-    finally:  # after Ctrl-C too: what is simulated is not lost
-        _write(_command_line(), cells, rows, json_file, markdown_file, html_file)
-
-
-def _options(replicas: int, scale: float, rate: float | None, seed: int) -> WorkloadOptions:
-    try:
-        return WorkloadOptions(replicas=replicas, scale=scale, rate=rate, seed=seed)
+        asked = Asked(
+            workloads=names_of(workloads, tuple(WORKLOADS), "workload"),
+            policies=(*names, *(LIMITS if limits else ())),
+            seeds=range(seed, seed + seeds),
+            fleet=fleet,
+            scale=scale,
+            rate=rate,
+            max_in_flight=max_in_flight,
+            conditions=Conditions(
+                counts=counts,
+                reports_cached=cached_tokens,
+                prior_error=prior_error,
+                tiers=tiers,
+            ),
+            slow=slow,
+            foreign=foreign,
+            hold_out=hold_out,
+            static_weights=static_weights,
+            alone=alone,
+        )
+        scenes = scenes_of(asked)
+        cells = [cell for scene in scenes for cell in cells_of(asked, scene)]
     except ValueError as error:  # such as for `nan`, which is in every range
         raise click.UsageError(str(error)) from error
+    report = Report(scenes, judge, seeds)
+    try:
+        _simulate(cells, jobs, report)
+    finally:  # after Ctrl-C too: what is simulated is not lost
+        report.write(_command_line(), Files(json_file, markdown_file, ratios_file, html_file))
+    click.echo(report.closing())
+    if within is not None:
+        _judge(report, within)
 
 
-def _simulate(cells: Sequence[Cell], jobs: int | None, rows: list[Row]) -> None:
-    """Append the cells' rows to `rows`, and print the table of each workload that is complete."""
-    last = {cell.workload: number for number, cell in enumerate(cells)}
+def _simulate(cells: Sequence[Cell], jobs: int | None, report: Report) -> None:
+    """Fill the report, and print the table of each scene that is complete."""
+    last = {cell.title: number for number, cell in enumerate(cells)}
     with closing(simulate_all(cells, jobs)) as simulated:
         for number, cell in enumerate(cells):
-            _tell(f"{number} of {len(cells)} simulated; {cell.workload}, {cell.policy}")
-            rows.append(next(simulated))
-            if last[cell.workload] == number:
+            _tell(f"{number} of {len(cells)} simulated; {cell.title}, {cell.policy}")
+            report.rows.append(next(simulated))
+            if last[cell.title] == number:
                 _tell("")
-                table = text(lines_of([row for row in rows if row.workload == cell.workload]))
-                click.echo(f"\n{cell.workload}: {ABOUT[cell.workload]}\n{table}")
+                click.echo(report.table_of(cell.title))
+
+
+def _judge(report: Report, within: float) -> None:
+    misses = report.misses(within)
+    if misses:
+        click.echo(f"\n{report.judged} is not within {within:g} times of the best:", err=True)
+        click.echo("\n".join(f"  {miss}" for miss in misses), err=True)
+        raise SystemExit(1)
+    click.echo(f"\n{report.judged} is within {within:g} times of the best everywhere")
 
 
 def _tell(progress: str) -> None:
@@ -210,40 +300,3 @@ def _list() -> None:
 def _command_line() -> str:
     """What was asked for, so that it can be run again."""
     return shlex.join(["triolet", "bench", *sys.argv[1:]])
-
-
-class _Document(msgspec.Struct):
-    """What `--json` writes."""
-
-    command: str
-    version: str
-    """Triolet's; empty if it is not installed."""
-    fleets: Mapping[str, Sequence[str]]
-    """By workload: each replica's profile."""
-    workloads: Mapping[str, Sequence[Row]]
-    """By workload: one row for each policy, limit and seed."""
-
-
-def _write(
-    command: str,
-    cells: Iterable[Cell],
-    rows: Sequence[Row],
-    json_file: Path | None,
-    markdown_file: Path | None,
-    html_file: Path | None,
-) -> None:
-    by_workload: dict[str, list[Row]] = {}
-    for row in rows:
-        by_workload.setdefault(row.workload, []).append(row)
-    tables = {name: lines_of(of_workload) for name, of_workload in by_workload.items()}
-    if json_file is not None:
-        fleets = {cell.workload: cell.fleet for cell in cells}
-        document = _Document(command, triolet_version() or "", fleets, by_workload)
-        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
-    if markdown_file is not None:
-        parts = [
-            f"### {name}\n{ABOUT[name]}\n\n{markdown(lines)}\n" for name, lines in tables.items()
-        ]
-        markdown_file.write_text("\n".join(parts), encoding="utf-8")
-    if html_file is not None:
-        html_file.write_text(page(tables, ABOUT, command), encoding="utf-8")

@@ -15,13 +15,13 @@ from typing import Final, NamedTuple
 
 import click
 
-from bench.simulate.cell import POLICY_NAMES, Cell
+from bench.simulate.cell import INFINITE_CACHE, POLICY_NAMES, Cell, simulate
 from bench.simulate.command import fleet_named, names_of
 from bench.simulate.figures import Row
 from bench.simulate.processes import simulate_all
 from bench.workload.named import ABOUT, WorkloadOptions
 
-__all__ = ["experiment_command", "run", "text"]
+__all__ = ["experiment_command", "of_possible_hits", "run", "text"]
 
 _CONCURRENCY: Final = 20
 _SESSIONS: Final = 60
@@ -102,6 +102,18 @@ def text(rows: dict[str, list[Row]]) -> str:
     )
 
 
+def of_possible_hits(
+    rows: dict[str, list[Row]], fleet: tuple[str, ...], seeds: int
+) -> dict[str, float]:
+    """For each policy, what it hit by what one cache that forgets nothing would."""
+    limits = (simulate(_cell(INFINITE_CACHE, fleet, seed)) for seed in range(1, seeds + 1))
+    possible = fmean(row.hit_rate or 0.0 for row in limits)
+    return {
+        policy: fmean(row.hit_rate or 0.0 for row in of_policy) / possible
+        for policy, of_policy in rows.items()
+    }
+
+
 def _mean(values: Sequence[float], form: str) -> str:
     spread = f" ±{format(stdev(values), form)}" if len(values) > 1 else ""
     return format(fmean(values), form) + spread
@@ -123,4 +135,8 @@ def experiment_command(fleet: str, policies: str, seeds: int) -> None:
     names = names_of(policies, POLICY_NAMES, "policy")
     replicas = fleet_named(fleet)
     click.echo(f"{ABOUT['multi-turn']}\nReplicas: {fleet} (simulated); means of {seeds} seeds.\n")
-    click.echo(text(run(names, replicas, seeds)))
+    rows = run(names, replicas, seeds)
+    click.echo(text(rows))
+    shares = of_possible_hits(rows, replicas, seeds)
+    told = ", ".join(f"{policy} {share:.3f}" for policy, share in shares.items())
+    click.echo(f"\nOf the hits of an infinite cache: {told}")

@@ -21,6 +21,8 @@ class TierRow(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
     refused: int
     ttft_s: Summary | None
+    output_tokens_per_s: float | None = None
+    """Of this tier, from its first request to its last answer's end."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +55,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     skew: float | None = None
     """Busy time of the busiest replica over the mean; 1 is even."""
     preemptions: int = 0
+    put_back: int = 0
+    """How often a request lost its place to another of a higher tier before it was answered."""
     runs_s: Summary | None = None
     """Whole fan-out runs, from the first request to the last answer; None without any."""
     tiers: list[TierRow] = []
@@ -85,6 +89,7 @@ def row_of(workload: str, policy: str, played: Played, *, seed: int = 0) -> Row:
         hit_rate=sum(calls.cached_tokens) / prompt_tokens if prompt_tokens else None,
         skew=_skew([engine.books.busy_s for engine in engines]),
         preemptions=sum(engine.books.preemptions for engine in engines),
+        put_back=calls.put_back,
         runs_s=summarize(_runs(calls)),
         tiers=_tiers(calls),
     )
@@ -122,11 +127,15 @@ def _tiers(calls: Calls) -> list[TierRow]:
 
 
 def _tier_row(calls: Calls, tier: str) -> TierRow:
-    columns = zip(calls.tier, calls.asked_s, calls.first_s, strict=True)
-    ttfts_s = [first - asked for name, asked, first in columns if name == tier]
+    columns = zip(
+        calls.tier, calls.asked_s, calls.first_s, calls.ended_s, calls.output_tokens, strict=True
+    )
+    own = [times for name, *times in columns if name == tier]
+    duration_s = max(one[2] for one in own) - min(one[0] for one in own) if own else 0.0
     return TierRow(
         tier=tier,
-        requests=len(ttfts_s),
+        requests=len(own),
         refused=calls.refused.get(tier, 0),
-        ttft_s=summarize(ttfts_s),
+        ttft_s=summarize([first - asked for asked, first, *_ in own]),
+        output_tokens_per_s=sum(one[3] for one in own) / duration_s if duration_s else None,
     )

@@ -8,10 +8,19 @@ from typing import Final, NamedTuple
 
 from bench.report.intervals import student_interval
 from bench.report.statistics import Summary
-from bench.simulate.cell import LIMITS
+from bench.simulate.cell import competes
 from bench.simulate.figures import Row
 
-__all__ = ["COLUMNS", "Column", "Line", "best_of", "lines_of", "markdown", "text"]
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "Line",
+    "best_of",
+    "lines_of",
+    "markdown",
+    "text",
+    "tier_tokens_per_s",
+]
 
 
 class Line(NamedTuple):
@@ -107,15 +116,28 @@ def _columns(lines: Sequence[Line]) -> tuple[Column, ...]:
     if any(row.runs_s for row in rows):
         columns.append(_RUNS)
     names = sorted({tier.tier for row in rows for tier in row.tiers})
-    return (*columns, *map(_tier_column, names))
+    return (*columns, *(column for name in names for column in _tier_columns(name)))
 
 
-def _tier_column(name: str) -> Column:
+def tier_tokens_per_s(name: str) -> Column:
+    """The output tokens of one tier per second."""
+
+    def value(row: Row) -> float | None:
+        return next((tier.output_tokens_per_s for tier in row.tiers if tier.tier == name), None)
+
+    return Column(f"{name} tokens/s", value, ",.0f", least_is_best=False)
+
+
+def _tier_columns(name: str) -> tuple[Column, ...]:
+    return (_tier_ttft(name, "p50"), _tier_ttft(name, "p99"), tier_tokens_per_s(name))
+
+
+def _tier_ttft(name: str, statistic: str) -> Column:
     def value(row: Row) -> float | None:
         found = [tier.ttft_s for tier in row.tiers if tier.tier == name]
-        return _ms(found[0], "p99") if found else None
+        return _ms(found[0], statistic) if found else None
 
-    return Column(f"{name} TTFT p99", value, ",.0f")
+    return Column(f"{name} TTFT {statistic}", value, ",.0f")
 
 
 def _cells(lines: Sequence[Line], columns: Sequence[Column]) -> Iterator[tuple[str, list[str]]]:
@@ -141,9 +163,9 @@ def best_of(column: Column, lines: Sequence[Line]) -> set[str]:
 
     From the best one on, in their order, all that are within `column.within` of it or differ from
     it, seed by seed, by no more than chance explains (a 95 % interval of the differences holds 0).
-    Empty if that goes for all of them. Limits do not compete.
+    Empty if that goes for all of them. Limits and the like do not compete.
     """
-    means = [(column.mean(line), line) for line in lines if line.policy not in LIMITS]
+    means = [(column.mean(line), line) for line in lines if competes(line.policy)]
     known = [(mean, line) for mean, line in means if mean is not None]
     ranked = sorted(known, key=lambda one: one[0], reverse=not column.least_is_best)
     best: set[str] = set()
@@ -166,7 +188,7 @@ def _alike(column: Column, one: Line, other: Line) -> bool:
 
 
 def _notes(lines: Sequence[Line]) -> list[str]:
-    refused = {line.policy: _refusals(line.rows) for line in lines if line.policy not in LIMITS}
+    refused = {line.policy: _refusals(line.rows) for line in lines if competes(line.policy)}
     if len(set(refused.values())) == 1 and len(refused) > 1:
         refused = {"every policy": next(iter(refused.values()))}
     return [f"{policy}: {told}" for policy, told in refused.items() if told]

@@ -1,4 +1,4 @@
-"""Workloads made of workloads: repeated one after the other, or laid over one another."""
+"""Workloads made of workloads: repeated, laid over one another, in part, or stretched."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from itertools import chain, count, islice
 
 import msgspec
 
-from bench.workload.model import Replayable, Session, Workload
+from bench.workload.model import Replayable, Segment, Session, Workload
 
-__all__ = ["overlaid", "repeated"]
+__all__ = ["only_tier", "overlaid", "repeated", "stretched"]
 
 
 def repeated(workload: Workload, sessions: int) -> Workload:
@@ -43,6 +43,41 @@ def overlaid(name: str, workloads: Sequence[Workload], about: str = "") -> Workl
             yield msgspec.structs.replace(session, id=number, group=group)
 
     return Workload(name=name, sessions=Replayable(begin), about=about)
+
+
+def only_tier(workload: Workload, tier: str) -> Workload:
+    """The sessions of that tier alone, when they came."""
+
+    def begin() -> Iterator[Session]:
+        return (session for session in workload.sessions if session.tier == tier)
+
+    return msgspec.structs.replace(workload, sessions=Replayable(begin))
+
+
+def stretched(workload: Workload, factor: float) -> Workload:
+    """The same with every text `factor` (above 0) times as long, prompts and answers."""
+
+    def longer(segment: Segment) -> Segment:
+        return segment._replace(tokens=_times(segment.tokens, factor))
+
+    def begin() -> Iterator[Session]:
+        for session in workload.sessions:
+            turns = [
+                msgspec.structs.replace(
+                    turn,
+                    prompt=tuple(map(longer, turn.prompt)),
+                    output_tokens=_times(turn.output_tokens, factor),
+                )
+                for turn in session.turns
+            ]
+            # Texts that were recorded are of another length now.
+            yield msgspec.structs.replace(session, turns=turns, texts={})
+
+    return msgspec.structs.replace(workload, sessions=Replayable(begin))
+
+
+def _times(tokens: int, factor: float) -> int:
+    return max(1, round(tokens * factor))
 
 
 def _passes(workload: Workload) -> Iterator[Iterator[Session]]:

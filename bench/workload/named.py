@@ -44,7 +44,13 @@ class WorkloadOptions(msgspec.Struct, frozen=True, kw_only=True):
     rate: float | None = None
     """Sessions (or runs, or requests of a trace) a second and replica; in a closed loop sessions at
     once per replica. None: the workload's own."""
+    pace: float = 1.0
+    """What the rate, whichever it is, is multiplied by."""
     seed: int = 1
+
+    def rate_or(self, own: float) -> float:
+        """The rate asked for, or the workload's own."""
+        return (self.rate or own) * self.pace
 
     def __post_init__(self) -> None:
         if self.replicas < 1:
@@ -53,6 +59,8 @@ class WorkloadOptions(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"the scale must be a number above 0, not {self.scale}")
         if self.rate is not None and not 0 < self.rate < math.inf:
             raise ValueError(f"the rate must be a number above 0, not {self.rate}")
+        if not 0 < self.pace < math.inf:
+            raise ValueError(f"the pace must be a number above 0, not {self.pace}")
 
 
 def named_workload(name: str, options: WorkloadOptions | None = None) -> Workload:
@@ -108,7 +116,7 @@ def _multi_turn(options: WorkloadOptions) -> Workload:
         seed=options.seed,
     )
     workload = synthetic(made, "multi-turn")
-    at_once = _count((options.rate or 5) * options.replicas)
+    at_once = _count(options.rate_or(5) * options.replicas)
     return msgspec.structs.replace(workload, concurrency=at_once, about=ABOUT["multi-turn"])
 
 
@@ -118,7 +126,7 @@ def _usual(template: Pattern) -> Callable[[WorkloadOptions], Workload]:
 
 def _sized(template: Pattern, options: WorkloadOptions) -> Pattern:
     """`template`, whose rate is for one replica and whose prefixes are for 4, as `options` say."""
-    sessions_per_s = (options.rate or template.sessions_per_s) * options.replicas
+    sessions_per_s = options.rate_or(template.sessions_per_s) * options.replicas
     prefixes = template.prefixes
     if prefixes > 1:
         prefixes = max(prefixes, prefixes * options.replicas // 4)
@@ -229,7 +237,7 @@ its own, since at a hundred times the speed an hour's sessions would last a few 
 
 def _recorded(trace: _Recorded) -> Callable[[WorkloadOptions], Workload]:
     def workload(options: WorkloadOptions) -> Workload:
-        wanted = (options.rate or trace.rate) * options.replicas / trace.requests_per_s
+        wanted = options.rate_or(trace.rate) * options.replicas / trace.requests_per_s
         copies = max(1, math.ceil(wanted / _FASTEST))
         replayed = [_replay(trace, options, copy, wanted / copies) for copy in range(copies)]
         return overlaid(trace.name, replayed, ABOUT[trace.name])
@@ -268,7 +276,7 @@ def _coding_agent(options: WorkloadOptions) -> Workload:
     return Workload(
         name="coding-agent",
         sessions=Replayable(sessions),
-        concurrency=_count((options.rate or 6) * options.replicas),
+        concurrency=_count(options.rate_or(6) * options.replicas),
         about=ABOUT["coding-agent"],
     )
 

@@ -29,6 +29,7 @@ class Prompt:
 
     output_tokens = None
     session = None
+    streams = True
 
     def __init__(self, tokens: int) -> None:
         self.prompt_tokens = tokens

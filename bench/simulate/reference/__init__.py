@@ -17,12 +17,10 @@ from bench.simulate.reference.dynamo_cost import DynamoCost
 from bench.simulate.reference.expected_cost import ExpectedCost
 from bench.simulate.reference.fleet import Engine, Fleet
 from bench.simulate.reference.higress_prefix import HigressPrefix
-from bench.simulate.reference.least_tokens import LeastTokens
 from bench.simulate.reference.llmd_blend import LlmdBlend
 from bench.simulate.reference.llmd_sticky import LlmdSticky
 from bench.simulate.reference.lmetric import LMetric
-from bench.simulate.reference.power_of_two import PowerOfTwo
-from bench.simulate.reference.prefix_hash import PrefixHash
+from bench.simulate.reference.ring_hash import RingHash
 from bench.simulate.reference.session_sticky import SessionSticky
 from bench.simulate.reference.sglang_cache_aware import SglangCacheAware
 from bench.simulate.reference.smg_least_load import SmgLeastLoad
@@ -37,14 +35,12 @@ REFERENCE: Final[Mapping[str, Callable[[Fleet], Policy]]] = {
     "dynamo_cost": DynamoCost,
     "lmetric": LMetric,
     "bounded_hash": BoundedHash,
-    "prefix_hash": PrefixHash,
+    "ring_hash": RingHash,
     "higress_prefix": HigressPrefix,
     "session_sticky": SessionSticky,
-    "least_tokens": LeastTokens,
     "smg_least_load": SmgLeastLoad,
-    "power_of_two": PowerOfTwo,
-    "expected_cost": ExpectedCost,
-    "expected_cost_learned": partial(ExpectedCost, learns=True),
+    "expected_cost_told": ExpectedCost,
 }
 """By name. `sglang_cache_aware` has the defaults of its command line, `..._code` those of its
-code; `expected_cost_learned` learns how fast each replica reads."""
+code. `expected_cost_told` is the balancer's own as first designed, told how fast each replica is;
+that of the balancer has to find out."""

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 from balancer.policies import Ask, Bookless
 from balancer.policies.loaded import R
-from bench.simulate.reference.choice import least_in_flight
+from balancer.policies.ring import Ring, walk
+from balancer.policies.ties import least_in_flight
 from bench.simulate.reference.fleet import Fleet
-from bench.simulate.reference.ring import Ring, prompt_key, walk
+from bench.simulate.reference.ring import prompt_key
 
 __all__ = ["BoundedHash"]
 

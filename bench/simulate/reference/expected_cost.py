@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from balancer.policies import Ask, Loaded, Outcome
+from balancer.policies import Ask, Loaded
 from balancer.policies.loaded import R
+from balancer.policies.ties import cheapest
 from bench.simulate.reference.books import OwnBooks
-from bench.simulate.reference.choice import cheapest
 from bench.simulate.reference.fleet import Fleet
-from bench.simulate.reference.rate import PrefillRate
 
 __all__ = ["ExpectedCost"]
 
@@ -36,10 +35,9 @@ class ExpectedCost(OwnBooks):
     Ties within 2 ms or 1 %, whichever is more, at random.
 
     3, 0.5, 0.15 s and 200 tokens were chosen by simulation (128 running, chunks of 2048 tokens)
-    and confirmed on a hold-out with other rates. mu and delta come from the fleet; `learns` has mu
-    learned per replica, with the fleet's as the first guess. delta is never learned here: a policy
-    is not told how many tokens were generated. Matches are trusted fully; what the replica says
-    it had cached is not used.
+    and confirmed on a hold-out with other rates. mu and delta are the fleet's true ones: this is
+    the balancer's policy as it was first designed, for comparison with what it is now. Matches are
+    trusted fully; what the replica says it had cached is not used.
     """
 
     def __init__(
@@ -50,14 +48,11 @@ class ExpectedCost(OwnBooks):
         stall: float = 0.5,
         barrier_s: float = 0.15,
         answer_tokens: int = 200,
-        learns: bool = False,
     ) -> None:
         super().__init__(fleet, keeps_kv=True)
         self._displacement, self._stall = displacement, stall
         self._barrier_s = barrier_s
         self._answer_tokens = answer_tokens
-        self._learns = learns
-        self._rates: dict[str, PrefillRate] = {}
 
     def pick(self, candidates: Sequence[R], ask: Ask) -> R:
         costs_s = self.costs_s(candidates, ask)
@@ -74,44 +69,13 @@ class ExpectedCost(OwnBooks):
             for candidate, tokens in zip(candidates, uncached, strict=True)
         ]
 
-    def leased(self, replica: Loaded, ask: Ask) -> None:
-        """Charge it; the replica has something to read now."""
-        super().leased(replica, ask)
-        if self._learns:
-            rate = self._rates.get(replica.name)
-            if rate is None:
-                rate = PrefillRate(self.fleet.of(replica.name).prefill_tokens_per_s)
-                self._rates[replica.name] = rate
-            rate.reading(True, self.fleet.clock())
-
-    def answered(self, replica: Loaded, ask: Ask) -> None:
-        """Its prompt is read: so much in so long a time."""
-        charge = self.ledger.answered(replica.name, ask)
-        self._note_read(replica, charge.uncached_tokens)
-
-    def released(self, replica: Loaded, ask: Ask, outcome: Outcome) -> None:
-        """It is over; if it was never answered, nobody knows how much was read."""
-        super().released(replica, ask, outcome)
-        self._note_read(replica, 0)
-
-    def _note_read(self, replica: Loaded, tokens: int) -> None:
-        if self._learns:
-            rate, now = self._rates[replica.name], self.fleet.clock()
-            rate.read(tokens, now)
-            rate.reading(self.load(replica).waiting > 0, now)
-
     def _cost_s(self, candidate: Loaded, tokens: int, avoidable: int, answer_tokens: int) -> float:
         load, company = self.load(candidate), candidate.in_flight
+        engine = self.fleet.of(candidate.name)
         waste = avoidable * (self._displacement + self._stall * company)
         k = min(_MOST_KV_SHARE, self.kv_share(candidate, load))
         return (
-            (load.waiting_tokens + tokens + waste) / self._tokens_per_s(candidate)
-            + answer_tokens * self.fleet.of(candidate.name).decode_s_per_stream * company
+            (load.waiting_tokens + tokens + waste) / engine.prefill_tokens_per_s
+            + answer_tokens * engine.decode_s_per_stream * company
             + self._barrier_s * k / (1 - k)
         )
-
-    def _tokens_per_s(self, candidate: Loaded) -> float:
-        rate = self._rates.get(candidate.name)
-        if rate is None:
-            return self.fleet.of(candidate.name).prefill_tokens_per_s
-        return rate.tokens_per_s(self.fleet.clock())

@@ -7,7 +7,7 @@ from typing import Final
 
 from balancer.policies import Ask, Bookless, Loaded
 from balancer.policies.loaded import R
-from bench.simulate.reference.choice import least_in_flight
+from balancer.policies.ties import least_in_flight
 from bench.simulate.reference.fleet import Fleet
 from bench.simulate.reference.recent import Recent
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from balancer.policies import Ask, Loaded
 from balancer.policies.loaded import R
+from balancer.policies.ties import least
 from bench.simulate.reference.books import BLOCK_TOKENS, OwnBooks
-from bench.simulate.reference.choice import least
 from bench.simulate.reference.fleet import Fleet
 
 __all__ = ["LlmdBlend"]

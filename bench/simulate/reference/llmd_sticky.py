@@ -7,8 +7,8 @@ from typing import Final
 
 from balancer.policies import Ask
 from balancer.policies.loaded import R
+from balancer.policies.ties import least
 from bench.simulate.reference.books import BLOCK_TOKENS, OwnBooks
-from bench.simulate.reference.choice import least
 from bench.simulate.reference.fleet import Fleet
 
 __all__ = ["LlmdSticky"]

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from balancer.policies import Ask
 from balancer.policies.loaded import R
+from balancer.policies.ties import least
 from bench.simulate.reference.books import OwnBooks
-from bench.simulate.reference.choice import least
 
 __all__ = ["LMetric"]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from balancer.policies import LeastRequest, Policy
 from bench.engine import Profile
 from bench.simulate.calls import Calls
+from bench.simulate.conditions import Conditions
 from bench.simulate.play import Played, play
 from bench.workload.model import Prompt, Segment, Session, Turn, Workload
 
@@ -65,12 +66,14 @@ def run(
     max_in_flight: int | None = None,
     queue: int = 1_000_000,
     queue_s: float = 1e9,
+    conditions: Conditions = Conditions(),  # noqa: B008 - immutable
 ) -> Played:
     """`played` on equal replicas, by fewest in flight unless another policy is given."""
     return play(
         played,
         [engine] * replicas,
         lambda: policy or LeastRequest(),
+        conditions=conditions,
         max_in_flight=max_in_flight,
         queue=queue,
         queue_s=queue_s,

@@ -44,6 +44,11 @@ def invoke(*arguments: str) -> Result:
         (("--seeds", "0"), "--seeds"),
         (("--jobs", "0"), "--jobs"),
         (("--max-in-flight", "0"), "--max-in-flight"),
+        (("--slow", "sim-7:2"), "sim-7:2"),
+        (("--foreign", "sim-0:1"), "below 1"),
+        (("--prior-error", "nan"), "the prior error must be a number"),
+        (("--within", "1.1", "--policy", "random"), "'expected_cost'"),
+        (("--judge", "random", "--within", "0.5"), "--within"),
         (("--json", "no/such/place/figures.json"), "no/such/place"),
         (("--html", "."), "--html"),
     ],
@@ -96,6 +101,39 @@ def test_tables_and_files(tmp_path: Path) -> None:
     assert files["html"].read_text().count("<h2>") == 2
 
 
+def test_summary_judges_a_policy(tmp_path: Path) -> None:
+    """Within a bound it exits with 0; else with 1, and says where and by how much."""
+    file = tmp_path / "ratios.md"
+    common = (
+        *("--workload", "shared-prefix", "--policy", "random,lmetric", "--no-limits"),
+        *("--scale", "0.05", "--seeds", "2", "--jobs", "1", "--judge"),
+    )
+    good = invoke(*common, "lmetric", "--within", "1.1", "--ratios", str(file))
+    assert good.exit_code == 0, good.output
+    assert "lmetric is within 1.1 times of the best everywhere" in good.output
+    assert "| shared-prefix | 1 | lmetric |" in file.read_text()
+    bad = invoke(*common, "random", "--within", "1.1")
+    assert bad.exit_code == 1
+    assert "\n  shared-prefix, TTFT p90: " in bad.output
+    assert "times worse than lmetric" in bad.output
+
+
+def test_disturbed_fleet_has_its_comparison() -> None:
+    """Three tables, and one of ratios between them."""
+    result = invoke(
+        *("--workload", "agent", "--policy", "random", "--slow", "sim-0:3", *SMALL, "--no-limits")
+    )
+    assert result.exit_code == 0, result.output
+    for title in ("agent", "agent, undisturbed", "agent, without sim-0"):
+        assert f"\n{title}: " in result.output
+    undisturbed, without = result.output.splitlines()[-2:]
+    assert (
+        undisturbed.split()[:5] == without.split()[:5] == ["agent", "random", "TTFT", "p90", "ms"]
+    )
+    assert " undisturbed " in undisturbed
+    assert " without sim-0 " in without
+
+
 @pytest.mark.slow
 def test_experiment_compares_the_last_with_the_first() -> None:
     """The table has the published figures beside the simulated ones."""
@@ -108,6 +146,9 @@ def test_experiment_compares_the_last_with_the_first() -> None:
     assert float(before) < 50 < 85 < float(after)
     assert float(ratio) == pytest.approx(float(after) / float(before), abs=0.02)
     assert hits.endswith("40 -> 80")
+    *_, last = result.output.splitlines()
+    assert last.startswith("Of the hits of an infinite cache: round_robin 0.")
+    assert 0.95 < float(last.split()[-1]) <= 1
 
 
 def test_experiment_without_an_answer_says_why(tmp_path: Path) -> None:

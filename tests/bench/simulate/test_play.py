@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -10,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.policies import Ask, LeastRequest, Loaded, Outcome, RoundRobin
+from balancer.policies.loaded import R
+from bench.simulate.conditions import Conditions
 from bench.simulate.play import longest_served, play
 from bench.workload.model import Segment, Session, Turn, Workload
 from tests.bench.simulate.small import ENGINE, run, ttfts_s, turn, workload
@@ -37,6 +41,31 @@ class Witness(LeastRequest):
         self.told["released"] += 1
         self.open[replica.name] -= 1
         self.cached.append(outcome.cached_tokens)
+
+
+class Reader(LeastRequest):
+    """Least request, which reads prompts, and writes down what it sees and is told."""
+
+    reads_prompt: ClassVar[bool] = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompt_tokens: list[int] = []
+        self.matches: list[Mapping[str, int]] = []
+        self.outcomes: list[Outcome] = []
+        self.rates: list[float] = []
+
+    def pick(self, candidates: Sequence[R], ask: Ask) -> R:  # type: ignore[override]
+        self.prompt_tokens.append(ask.prompt_tokens)
+        self.matches.append(dict(ask.matches))
+        self.rates.append(candidates[0].speed.prefill_tokens_per_s(0.0))
+        return super().pick(candidates, ask)
+
+    def released(self, replica: Loaded, ask: Ask, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+
+
+EXACT = Conditions(counts="exact")
 
 
 def test_turns_follow_the_answer_and_think_time() -> None:
@@ -254,3 +283,99 @@ def test_every_request_is_accounted_for(
         calls.asked_s, calls.sent_s, calls.first_s, calls.ended_s, strict=True
     ):
         assert asked <= sent_at < first <= ended
+
+
+def test_policy_that_reads_prompts_is_told_matches() -> None:
+    """Of those that were sent before, in whole blocks of 64 tokens."""
+    reader = Reader()
+    first = turn(1, 300)
+    run(workload([first, turn(2, before=first.prompt)]), 1, reader, conditions=EXACT)
+    assert reader.matches == [{}, {"http://sim-0": 256}]
+    assert reader.prompt_tokens == [300, 400]
+
+
+def test_index_holds_what_the_engine_says_it_does() -> None:
+    """Of 8,000 tokens; what was sent before that is forgotten."""
+    reader = Reader()
+    sessions = [[turn(n % 6, 1_600, due_s=float(n))] for n in range(12)]
+    run(workload(*sessions), 1, reader, conditions=EXACT)
+    assert not any(reader.matches)
+    reader = Reader()
+    sessions = [[turn(n % 4, 1_600, due_s=float(n))] for n in range(8)]
+    run(workload(*sessions), 1, reader, conditions=EXACT)
+    assert [sum(each.values()) for each in reader.matches] == [0] * 4 + [1_600] * 4
+
+
+def test_counts_are_estimates_unless_asked_otherwise() -> None:
+    """Of one app all wrong by about the same factor, and the engine's own are told afterwards."""
+    reader = Reader()
+    run(workload([turn(1, 1_000), turn(2, 1_000)]), 1, reader)
+    assert 1_000 not in reader.prompt_tokens
+    assert [outcome.prompt_tokens for outcome in reader.outcomes] == [1_000, 1_000]
+
+
+def test_outcome_is_read_off_the_answer() -> None:
+    """Its times, and the usage as the engine reports it."""
+    reader = Reader()
+    first = turn(1, 320, 11)
+    calls = run(workload([first, turn(2, 10, 1, before=first.prompt)]), 1, reader).calls
+    one, two = reader.outcomes
+    assert (one.answered, one.prompt_tokens, one.cached_tokens, one.output_tokens) == (
+        *(True, 320, 0, 11),
+    )
+    assert one.ttft_s == pytest.approx(calls.first_s[0] - calls.sent_s[0])
+    assert one.itl_s == pytest.approx((calls.ended_s[0] - calls.first_s[0]) / 10)
+    assert (two.cached_tokens, two.itl_s) == (320, None)
+
+
+def test_engine_that_does_not_report_what_was_cached() -> None:
+    """It is unknown then, not 0."""
+    reader = Reader()
+    run(workload([turn(1)]), 1, reader, conditions=Conditions(reports_cached=False))
+    assert reader.outcomes[0].cached_tokens is None
+    assert reader.outcomes[0].prompt_tokens == 100
+
+
+def test_first_guesses_can_be_wrong() -> None:
+    """By the same factor for every replica."""
+    right, wrong = Reader(), Reader()
+    run(workload([turn(1)]), 1, right)
+    run(workload([turn(1)]), 1, wrong, conditions=Conditions(prior_error=3.0))
+    assert wrong.rates[0] == pytest.approx(3 * right.rates[0])
+
+
+def tiered(tier: str, *sessions: list[Turn]) -> list[Session]:
+    return [Session(id=0, turns=turns, tier=tier) for turns in sessions]
+
+
+def overload() -> Workload:
+    """Twenty of a batch, then one that somebody waits for."""
+    batch = tiered("batch", *([turn(n, 400, 20, due_s=0.0)] for n in range(1, 21)))
+    interactive = tiered("interactive", [turn(99, 100, 5, due_s=0.3)])
+    return Workload(name="tiers", sessions=[*batch, *interactive])
+
+
+def last_of(calls_tier: list[str], tier: str) -> int:
+    return max(place for place, name in enumerate(calls_tier) if name == tier)
+
+
+def test_interactive_requests_overtake_a_batch() -> None:
+    """In the line, not in the engine; without tiers all wait in one."""
+    told = run(overload(), 1, max_in_flight=2).calls.tier
+    assert last_of(told, "interactive") < 8
+    told = run(overload(), 1, max_in_flight=2, conditions=Conditions(tiers=False)).calls.tier
+    assert last_of(told, "interactive") == 20
+
+
+def test_who_was_put_back_is_answered_all_the_same() -> None:
+    """It loses its place before its first token, waits again, and counts from when it was due."""
+    batch = tiered("batch", [turn(1, 1_900, 20, due_s=0.0)])
+    interactive = tiered("interactive", [turn(2, 100, 5, due_s=0.05)])
+    sessions = Workload(name="tiers", sessions=[*batch, *interactive])
+    played = run(sessions, 1, max_in_flight=1)
+    calls = played.calls
+    assert calls.put_back == 1
+    assert calls.tier == ["interactive", "batch"]
+    assert list(calls.asked_s) == [0.05, 0.0]
+    assert calls.sent_s[1] > 0.05
+    assert played.pool.in_flight == played.pool.waiting == 0

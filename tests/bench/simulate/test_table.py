@@ -108,12 +108,18 @@ def test_runs_and_tiers_have_columns_where_there_are_any() -> None:
     with_runs = msgspec.structs.replace(plain, runs_s=summarize([2.5]))
     assert text(lines_of([with_runs, made_row("b")])).splitlines()[0].endswith("run p50 s")
     tiers = [
-        TierRow(tier=tier, requests=1, refused=0, ttft_s=summarize([ttft_s]))
-        for tier, ttft_s in (("batch", 9.0), ("interactive", 0.25))
+        TierRow(
+            tier=tier,
+            requests=1,
+            refused=0,
+            ttft_s=summarize([ttft_s]),
+            output_tokens_per_s=tokens_per_s,
+        )
+        for tier, ttft_s, tokens_per_s in (("batch", 9.0, 500.0), ("interactive", 0.25, 60.0))
     ]
     head, line = text(lines_of([msgspec.structs.replace(plain, tiers=tiers)])).splitlines()
-    assert head.endswith("batch TTFT p99  interactive TTFT p99")
-    assert line.split()[-2:] == ["9,000", "250"]
+    assert head.endswith("interactive TTFT p50  interactive TTFT p99  interactive tokens/s")
+    assert line.split()[-6:] == ["9,000", "9,000", "500", "250", "250", "60"]
 
 
 @pytest.mark.parametrize("write", [text, markdown])

@@ -96,6 +96,15 @@ def test_closed_loops_grow_with_the_replicas(name: str) -> None:
     assert sum(1 for _ in many.sessions) == 4 * sum(1 for _ in few.sessions)
 
 
+def test_pace_multiplies_the_rate() -> None:
+    """The workload's own, or the one asked for; nothing else changes."""
+    usual, faster = (made("agent", pace=pace, scale=0.5 / pace) for pace in (1.0, 2.0))
+    assert len(usual) == len(faster)
+    assert rate(faster) == pytest.approx(2 * rate(usual))
+    assert [len(session.turns) for session in usual] == [len(each.turns) for each in faster]
+    assert small("multi-turn", replicas=3, rate=7.0, pace=2.0).concurrency == 42
+
+
 def test_multi_turn_is_the_published_table() -> None:
     """60 conversations of 5 turns, 20 at once, 200 tokens in and 800 out on average."""
     workload = named_workload("multi-turn")
@@ -190,7 +199,7 @@ def test_an_unknown_name_is_refused() -> None:
         named_workload("mutli-turn")
 
 
-@pytest.mark.parametrize("options", [{"replicas": 0}, {"scale": 0}, {"rate": -1}])
+@pytest.mark.parametrize("options", [{"replicas": 0}, {"scale": 0}, {"rate": -1}, {"pace": 0}])
 def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
     """When they are made."""
     with pytest.raises(ValueError):

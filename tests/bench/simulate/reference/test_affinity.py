@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balancer.policies import UNKNOWN
+from balancer.policies.ring import Ring
 from bench.simulate.reference.bounded_hash import BoundedHash
 from bench.simulate.reference.higress_prefix import HigressPrefix
-from bench.simulate.reference.prefix_hash import PrefixHash
 from bench.simulate.reference.recent import Recent
-from bench.simulate.reference.ring import Ring
+from bench.simulate.reference.ring_hash import RingHash
 from bench.simulate.reference.session_sticky import SessionSticky
 from tests.bench.simulate.reference.asks import Clock, Member, fleet, members, picks, prompt, send
 
 
-def test_prefix_hash_reads_the_beginning_alone() -> None:
+def test_ring_hash_reads_the_beginning_alone() -> None:
     """Same first 128 tokens, same replica, whatever its load; other beginnings, other replicas."""
-    policy = PrefixHash(fleet())
+    policy = RingHash(fleet())
     (home,) = picks(policy, members(0, 0, 0, 0), prompt(("system", 128)))
     loads = [1000 if f"r{number}" == home else 0 for number in range(4)]
     assert picks(policy, members(*loads), prompt(("system", 128), ("question", 500))) == {home}
@@ -28,9 +28,9 @@ def test_prefix_hash_reads_the_beginning_alone() -> None:
     assert len(homes) == 4
 
 
-def test_prefix_hash_moves_only_what_it_must() -> None:
+def test_ring_hash_moves_only_what_it_must() -> None:
     """Without one replica, only its prompts go elsewhere, and they come back."""
-    policy, everyone = PrefixHash(fleet()), members(0, 0, 0, 0)
+    policy, everyone = RingHash(fleet()), members(0, 0, 0, 0)
     prompts = [prompt((f"{number}", 128)) for number in range(40)]
     before = [policy.pick(everyone, each).name for each in prompts]
     without = [policy.pick(everyone[1:], each).name for each in prompts]
@@ -43,7 +43,7 @@ def test_prefix_hash_moves_only_what_it_must() -> None:
 def test_hash_of_too_short_a_prompt() -> None:
     """Anywhere; the bounded one to the fewest in flight."""
     short = prompt(("hi", 15))
-    assert picks(PrefixHash(fleet()), members(3, 0, 0), short) == {"r0", "r1", "r2"}
+    assert picks(RingHash(fleet()), members(3, 0, 0), short) == {"r0", "r1", "r2"}
     assert picks(BoundedHash(fleet()), members(3, 0, 0), UNKNOWN) == {"r1", "r2"}
 
 
@@ -179,6 +179,6 @@ def test_ring_names_everyone_once() -> None:
 
 def test_ring_deals_out_evenly() -> None:
     """With 150 points each, nobody gets twice the share of another."""
-    policy, candidates = PrefixHash(fleet()), members(*[0] * 8)
+    policy, candidates = RingHash(fleet()), members(*[0] * 8)
     dealt = Counter(policy.pick(candidates, prompt((f"{n}", 16))).name for n in range(2000))
     assert max(dealt.values()) < 2 * min(dealt.values())

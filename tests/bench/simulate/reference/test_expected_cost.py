@@ -1,14 +1,13 @@
-"""The cost in seconds, term by term, and what is learned."""
+"""The cost in seconds, term by term."""
 
 from __future__ import annotations
 
 import pytest
 
-from balancer.policies import UNKNOWN, Outcome
+from balancer.policies import UNKNOWN
 from bench.simulate.reference import Engine
 from bench.simulate.reference.expected_cost import ExpectedCost
-from bench.simulate.reference.rate import PrefillRate
-from tests.bench.simulate.reference.asks import Clock, Prompt, fleet, members, picks, prompt, send
+from tests.bench.simulate.reference.asks import Prompt, fleet, members, picks, prompt, send
 
 WARM = prompt(("system", 640))
 HUGE = 10**12  # a cache so large that its barrier is nothing
@@ -90,39 +89,3 @@ def test_nearly_full_cache_is_avoided() -> None:
     costs = policy.costs_s(candidates, UNKNOWN)
     assert picks(policy, candidates, UNKNOWN) == {"r1"}
     assert costs[0] == pytest.approx(1 / 10_000 + 200 * 0.00042 + 0.15 * 49)
-
-
-def test_learned_rate_finds_the_slow_one() -> None:
-    """Both answer 1000 tokens, one in 0.1 s, one in 2 s: the next prompt goes to the first."""
-    clock = Clock()
-    policy = ExpectedCost(fleet(rate=10_000.0, kv_tokens=HUGE, clock=clock), learns=True)
-    candidates = members(0, 0)
-    asks = [prompt((f"cold {number}", 1000)) for number in range(2)]
-    for candidate, ask in zip(candidates, asks, strict=True):
-        send(policy, candidate, ask)
-    for candidate, ask, at_s in zip(candidates, asks, (0.1, 2.0), strict=True):
-        clock.now_s = at_s
-        policy.answered(candidate, ask)
-        policy.released(candidate, ask, Outcome())
-        candidate.in_flight = 0
-    costs = policy.costs_s(candidates, prompt(("new", 500)))
-    assert costs[1] > 2 * costs[0]
-
-
-def test_rate_is_its_first_guess_until_it_learns_and_again_when_it_forgot() -> None:
-    """One second of experience of the guess, ten seconds of memory, idle time left out."""
-    rate = PrefillRate(1000.0)
-    assert rate.tokens_per_s(50.0) == 1000.0
-    rate.reading(True, 50.0)
-    rate.read(4000, 51.0)
-    rate.reading(False, 51.0)
-    assert rate.tokens_per_s(51.0) == pytest.approx(5000 / (1 + 10 * (1 - 2.718281828**-0.1)))
-    assert rate.tokens_per_s(51.0) > rate.tokens_per_s(61.0) > 1000.0
-    assert rate.tokens_per_s(500.0) == pytest.approx(1000.0)
-
-
-def test_rate_falls_while_nothing_comes() -> None:
-    """A replica that hangs is found out before it answers."""
-    rate = PrefillRate(1000.0)
-    rate.reading(True, 0.0)
-    assert rate.tokens_per_s(9.0) < 200.0

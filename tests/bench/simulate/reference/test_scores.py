@@ -7,9 +7,7 @@ import pytest
 from balancer.policies import UNKNOWN, Outcome
 from bench.simulate.reference import Engine
 from bench.simulate.reference.dynamo_cost import DynamoCost
-from bench.simulate.reference.least_tokens import LeastTokens
 from bench.simulate.reference.lmetric import LMetric
-from bench.simulate.reference.power_of_two import PowerOfTwo
 from bench.simulate.reference.smg_least_load import SmgLeastLoad
 from tests.bench.simulate.reference.asks import Prompt, fleet, members, picks, prompt, send
 
@@ -80,27 +78,6 @@ def test_dynamo_charges_prompts_until_they_are_read() -> None:
     assert picks(policy, candidates, WARM) == {"r0"}
 
 
-def test_least_tokens_looks_at_the_queue_alone() -> None:
-    """Fewest tokens, though its own prompt is held elsewhere; then fewest requests, then any."""
-    policy, candidates = LeastTokens(fleet()), members(0, 0, 0)
-    send(policy, candidates[0], WARM, until="over")
-    send(policy, candidates[0], prompt(("one", 65)))
-    for _ in range(3):
-        send(policy, candidates[1], prompt(("two", 64)), until="answered")
-    assert picks(policy, candidates, WARM) == {"r2"}
-    send(policy, candidates[2], prompt(("three", 64)))
-    assert picks(policy, candidates, WARM) == {"r1"}
-    assert picks(policy, members(1, 0, 0)[1:], UNKNOWN) == {"r1"}
-
-
-def test_least_tokens_charges_only_what_is_not_held() -> None:
-    """The same prompt again is one token to read."""
-    policy, candidates = LeastTokens(fleet()), members(0, 0)
-    send(policy, candidates[0], WARM, until="over")
-    send(policy, candidates[0], WARM)
-    assert policy.load(candidates[0]).waiting_tokens == 1
-
-
 def test_smg_goes_by_time_not_by_tokens() -> None:
     """Twice the queue on a replica four times as fast is the shorter wait."""
     fast = Engine(kv_tokens=10**9, prefill_tokens_per_s=40_000.0, max_running=128)
@@ -129,11 +106,3 @@ def test_smg_charges_the_unknown() -> None:
     send(policy, candidates[0], UNKNOWN)
     assert policy.load(candidates[0]).waiting_tokens == 1024
     assert picks(policy, candidates, UNKNOWN) == {"r1"}
-
-
-def test_power_of_two_never_picks_the_worst() -> None:
-    """The most loaded of three loses against whichever it is put; a tie is anybody's."""
-    policy = PowerOfTwo(fleet())
-    assert picks(policy, members(5, 5, 6), UNKNOWN) == {"r0", "r1"}
-    assert picks(policy, members(0, 1, 2), UNKNOWN) == {"r0", "r1"}
-    assert picks(policy, members(3), UNKNOWN) == {"r0"}

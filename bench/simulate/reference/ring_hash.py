@@ -6,13 +6,14 @@ from collections.abc import Sequence
 
 from balancer.policies import Ask, Bookless
 from balancer.policies.loaded import R
+from balancer.policies.ring import Ring, walk
 from bench.simulate.reference.fleet import Fleet
-from bench.simulate.reference.ring import Ring, prompt_key, walk
+from bench.simulate.reference.ring import prompt_key
 
-__all__ = ["PrefixHash"]
+__all__ = ["RingHash"]
 
 
-class PrefixHash(Bookless):
+class RingHash(Bookless):
     """Whatever the load, the replica that the first tokens point to on a ring.
 
     What Nginx's `hash ... consistent` or Envoy's ring hash do with a key made of the prompt's
