@@ -6,12 +6,21 @@ Kept as they are, formatted when somebody asks: a request pays for a tuple, not 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from balancer.lease import Lease
-from balancer.policies import Explanation
+from balancer.policies import POLICIES, Explanation, Policy
+from balancer.trace import Trace
 
-__all__ = ["Decision", "Decisions", "Placement"]
+__all__ = ["Decision", "Decisions", "Placement", "policy_name"]
+
+_NAMES: Final[dict[object, str]] = {kind: name for name, kind in POLICIES.items()}
+
+
+def policy_name(policy: Policy) -> str:
+    """What it is called in the configuration."""
+    kind = type(policy)
+    return _NAMES.get(kind) or kind.__name__
 
 
 class Placement(NamedTuple):
@@ -53,6 +62,22 @@ class Decision(NamedTuple):
     prompt_tokens: int | None
     """As the replica counts them, and how many of them it had in its cache: None if not said."""
     cached_tokens: int | None
+
+    @classmethod
+    def of(cls, request_id: str, policy: Policy, trace: Trace) -> Decision | None:
+        """What is to be told of a request that is over; None if it never had a replica."""
+        if not trace.leases:
+            return None
+        return cls(
+            request_id,
+            trace.model,
+            policy_name(policy),
+            trace.leases[-1].standing.tier,
+            tuple([Placement.of(lease, trace.started) for lease in trace.leases]),
+            trace.observed_ttft_s,
+            trace.usage.prompt_tokens,
+            trace.usage.cached_tokens,
+        )
 
     @property
     def predicted_ttft_s(self) -> float | None:

@@ -10,6 +10,7 @@ import click
 
 from server import __version__
 from server.cli_gpu import gpu_agent
+from server.cli_replicas import replicas
 
 __all__ = ["main"]
 
@@ -35,6 +36,7 @@ def main() -> None:
 
 
 main.add_command(gpu_agent)
+main.add_command(replicas)
 
 
 def _flags(settings: tuple[str, ...], **named: object) -> dict[str, object]:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
+from balancer.decisions import Decision
 from balancer.wire.openai import Usage
 
-__all__ = ["Record"]
+__all__ = ["Hedged", "Record"]
+
+Hedged = Literal["first", "second", "none"]
+"""Of the two replicas that were asked for the same."""
 
 
 class Record:
@@ -16,15 +23,19 @@ class Record:
     __slots__ = (
         "attempts",
         "client",
+        "decision",
         "duration_s",
         "events",
         "failures",
+        "fell_back_from",
+        "hedge",
         "is_call",
         "itl_s",
         "method",
         "model",
         "outcome",
         "path",
+        "put_backs",
         "queued_s",
         "replica",
         "request_id",
@@ -59,3 +70,11 @@ class Record:
         self.stream = False
         self.events = 0
         self.usage: Usage | None = None
+        self.decision: Decision | None = None
+        """Why it went where it did; None if it went nowhere."""
+        self.fell_back_from: Sequence[str] = ()
+        """The models whose pools gave up, before that of `model`."""
+        self.hedge: Hedged | None = None
+        """Whose first event came first; None if it was asked for once."""
+        self.put_backs = 0
+        """How often its place went to a request of a higher tier."""

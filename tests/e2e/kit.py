@@ -25,6 +25,7 @@ from server.config import (
     HealthConfig,
     LimitsConfig,
     PoolConfig,
+    ProbeConfig,
     ReplicaConfig,
     TimeoutConfig,
 )
@@ -273,6 +274,7 @@ def config_of(
         pool=pools,
         limits=limits or LimitsConfig(),
         health=HealthConfig(interval_s=_NEVER_S),
+        probes=ProbeConfig(engine_s=0.0, gpu_s=0.0),
         drain_s=drain_s,
         log_format="json",
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import subprocess
@@ -30,6 +31,7 @@ from server.config import (
     parse_listen,
     parse_replica_url,
 )
+from server.config import model as tables
 from server.config.hints import quoted
 
 ROOT = Path(__file__).parents[2]
@@ -581,11 +583,26 @@ TABLES = [
     ("pool", 0, "replicas", 1),
     ("pool", 1, "replicas", 0),
 ]
-KNOWN = {
-    name
-    for struct in (Config, TlsConfig, PoolConfig, TimeoutConfig, ReplicaConfig)
-    for name in struct.__struct_fields__
-} | set(type(Config().limits).__struct_fields__ + type(Config().health).__struct_fields__)
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "Top level": Config,
+    "tls": TlsConfig,
+    "limits": tables.LimitsConfig,
+    "health": tables.HealthConfig,
+    "probes": tables.ProbeConfig,
+    "admin": tables.AdminConfig,
+    "breaker": tables.BreakerConfig,
+    "pool": PoolConfig,
+    "pool.tiers": tables.TierConfig,
+    "pool.retry_budget": tables.RetryBudgetConfig,
+    "pool.outliers": tables.OutlierConfig,
+    "pool.hedge": tables.HedgeConfig,
+    "pool.timeouts": TimeoutConfig,
+    "pool.replicas": ReplicaConfig,
+    "pool.replicas.kv_events": tables.KvEventsConfig,
+}
+"""Every table of the configuration, by its section in the reference, in the order there."""
+
+KNOWN = {name for struct in SECTIONS.values() for name in struct.__struct_fields__}
 
 
 def in_toml(value: object) -> str:
@@ -717,7 +734,7 @@ def _default_text(default: object) -> str:
         case bool():
             return str(default).lower()
         case str() | tuple():
-            return msgspec.json.encode(default).decode()
+            return json.dumps(default)
         case msgspec.Struct():
             return "its defaults"
     return "required" if default is msgspec.NODEFAULT else repr(default)
@@ -725,17 +742,18 @@ def _default_text(default: object) -> str:
 
 def test_the_reference_documents_every_key_with_its_default() -> None:
     """A key that is added, removed or given another default must be so on the page as well."""
-    config = Config()
-    wanted = [
-        *_keys(Config, "Top level"),
-        *_keys(TlsConfig, "tls"),
-        *_keys(type(config.limits), "limits"),
-        *_keys(type(config.health), "health"),
-        *_keys(PoolConfig, "pool"),
-        *_keys(TimeoutConfig, "pool.timeouts"),
-        *_keys(ReplicaConfig, "pool.replicas"),
-    ]
+    wanted = [key for section, struct in SECTIONS.items() for key in _keys(struct, section)]
     assert list(_documented()) == wanted
+
+
+def test_the_reference_has_a_section_for_every_table() -> None:
+    """A table that is added to the model is in the list that the test above goes by."""
+    structs = {
+        value
+        for value in vars(tables).values()
+        if isinstance(value, type) and issubclass(value, msgspec.Struct)
+    }
+    assert structs - {msgspec.Struct} == set(SECTIONS.values())
 
 
 def test_the_example_loads_and_its_commented_lines_are_the_defaults() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from itertools import pairwise
 
 import pytest
 import trio
@@ -97,7 +98,7 @@ async def test_asked_again_with_jitter(autojump_clock: Clock) -> None:
     with trio.move_on_after(200):
         await dns.watch.run()
     times = [at for at, _ in dns.asked]
-    gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(times)]
     assert all(8.0 <= gap <= 12.0 for gap in gaps)
     assert len(set(gaps)) > 1
     assert 16 <= len(gaps) <= 25

@@ -36,8 +36,8 @@ _MODELS: Final = b'{"object": "list", "data": [{"id": "scripted", "object": "mod
 class ScriptedReplica:
     """Answers each path as `handlers` says, and `GET /v1/models` by itself if they do not.
 
-    `asked` is every request but those for the models; `left` counts connections that Triolet
-    closed while they were being answered.
+    `asked` is every request but those for the models and for pages that it does not have; `left`
+    counts connections that Triolet closed while they were being answered.
     """
 
     def __init__(self, handlers: dict[str, Handler]) -> None:
@@ -68,6 +68,9 @@ class ScriptedReplica:
         path = asked.target.partition("?")[0]
         if path == "/v1/models":
             await self._models(asked, stream)
+            return
+        if asked.method == "GET" and path not in self._handlers:  # a probe for its load
+            await _NOTHING(asked, stream)
             return
         self.asked.append(asked)
         await self._handlers[path](asked, stream)
@@ -122,6 +125,9 @@ def whole(
         await stream.send_all("\r\n".join([*lines, "", ""]).encode() + body)
 
     return handler
+
+
+_NOTHING: Final = whole({"detail": "Not Found"}, status=404)
 
 
 _STREAM_HEAD: Final = (

@@ -68,7 +68,8 @@ async def test_each_event_arrives_when_it_is_sent() -> None:
 
 async def test_a_cut_stream_ends_well_formed() -> None:
     """The error event is the last one, and curl does not find the transfer broken."""
-    replica = ScriptedReplica({CHAT: streamed(event({"choices": []}), cut=True)})
+    token = event({"choices": [{"delta": {"content": "x"}}]})
+    replica = ScriptedReplica({CHAT: streamed(token, cut=True)})
     async with relaying(replica) as relay, _curl(relay) as curl:
         await _read(curl, b'"code":"replica_failed"}}\n\n')
         with trio.fail_after(5):

@@ -126,23 +126,25 @@ async def test_buckets_never_shrink(metrics: Metrics) -> None:
     assert buckets[-1] == 100
 
 
-async def test_gauges_are_of_now(metrics: Metrics, catalog: Catalog) -> None:
-    """Read from the pools at each scrape, not counted up and down beside them."""
-    replica = catalog.pools["large"].replicas[0]
+async def test_replicas_that_are_gone_are_forgotten(catalog: Catalog, metrics: Metrics) -> None:
+    """Where replicas come and go their series would grow for ever; the last counts are scraped."""
+    here = catalog.replicas[0].name
+    for replica in (here, "http://127.0.0.1:99"):
+        record = made(model="small", replica=replica, duration_s=1.0, ttft_s=1.0, itl_s=1.0)
+        metrics.settle(record)
 
-    async def in_flight() -> tuple[float, float, float]:
-        found = await samples(metrics)
-        return (
-            found["triolet_replica_in_flight", (("replica", replica.name),)],
-            found["triolet_pool_in_flight", (("model", "large"),)],
-            found["triolet_pool_replicas_up", (("model", "small"),)],
-        )
+    async def shown() -> set[str]:
+        return {
+            dict(labels)["replica"]
+            for name, labels in await samples(metrics)
+            if name.endswith("_seconds_count") and "replica" in dict(labels)
+        }
 
-    assert await in_flight() == (0, 0, 2)
-    with replica.lease():
-        assert await in_flight() == (1, 1, 2)
-    replica.probed(False, trio.current_time())
-    assert await in_flight() == (0, 0, 1)
+    assert await shown() == {here, "http://127.0.0.1:99"}
+    assert await shown() == {here}
+    metrics.settle(made(model="small", replica="http://127.0.0.1:99", duration_s=1.0))
+    assert await shown() == {here, "http://127.0.0.1:99"}, "a stream that ended later"
+    assert await shown() == {here}
 
 
 async def test_edges_are_added_up(metrics: Metrics) -> None:
