@@ -32,7 +32,7 @@ class Placement(NamedTuple):
     matched_tokens: int
     """Of its prompt, that the replica was believed to hold."""
     prompt_tokens: int
-    """As estimated here: four bytes a token."""
+    """As estimated here, four bytes a token; 0 if the policy does not read prompts."""
     explanation: Explanation | None
     """None if the policy has nothing to explain."""
 
@@ -43,7 +43,7 @@ class Placement(NamedTuple):
             lease.replica.name,
             lease.leased_at - arrived,
             lease.matched_tokens,
-            lease.ask.prompt_tokens,
+            lease.prompt_tokens,
             lease.explanation,
         )
 

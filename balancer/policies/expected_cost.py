@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from heapq import nsmallest
+from heapq import nlargest, nsmallest
 from typing import ClassVar, Final, NamedTuple
 
 import trio
@@ -43,6 +43,10 @@ _LEARN_FROM: Final = 32
 _LEAST_SLOPE: Final = 0.1
 _ANSWER_WEIGHT: Final = 0.02
 _EXPLAINED: Final = 16
+_EXPLAINED_LATER: Final = 32
+
+_LISTED: Final = 64
+"""Candidates by what they hold, and by chance, where there are more than twice as many."""
 
 
 class _Pace:
@@ -78,6 +82,15 @@ class _Pick(NamedTuple):
     costs_s: list[float]
     chosen: int
     start_s: float
+
+    def best(self) -> tuple[Candidate, ...]:
+        """The cheapest first."""
+        places = nsmallest(_EXPLAINED, range(len(self.costs_s)), key=self.costs_s.__getitem__)
+        matched = self.matches
+        return tuple(
+            Candidate(one.name, self.in_flight[place], matched.get(one.name, 0), self.terms[place])
+            for place, one in ((place, self.candidates[place]) for place in places)
+        )
 
 
 class ExpectedCost(Bookless):
@@ -116,6 +129,8 @@ class ExpectedCost(Bookless):
         now = self._clock()
         if now >= self._learn_at:
             self._learn(candidates, now)
+        if len(candidates) > 2 * _LISTED:
+            candidates = self._shortlist(candidates, ask.matches)
         terms = self._terms(candidates, ask)
         costs_s = [wait + read + waste + more + k for wait, read, waste, more, k in terms]
         place = among(costs_s, _TIE_S, _TIE_SHARE, self._random)
@@ -140,15 +155,19 @@ class ExpectedCost(Bookless):
         last = self._last
         if last is None:
             return None
-        places = nsmallest(_EXPLAINED, range(len(last.costs_s)), key=last.costs_s.__getitem__)
         wait_s, read_s, *_ = last.terms[last.chosen]
-        return Explanation(
-            unit="s",
-            terms=TERMS,
-            candidates=tuple(_explained(last, place) for place in places),
-            considered=len(last.costs_s),
-            predicted_ttft_s=last.start_s + wait_s + read_s,
-        )
+        predicted_s = last.start_s + wait_s + read_s
+        # What is kept until somebody asks is as large as the pool: made at once for a large one.
+        best = last.best if len(last.terms) <= _EXPLAINED_LATER else last.best()
+        return Explanation("s", TERMS, best, len(last.terms), predicted_s)
+
+    def _shortlist(self, candidates: Sequence[R], matches: Mapping[str, int]) -> Sequence[R]:
+        """Those that hold most of the prompt, and as many by chance. The best of sixty-four is as
+        good as the best of a thousand, in a time that does not grow with them."""
+        held = [one for one in candidates if one.name in matches] if matches else []
+        if len(held) > _LISTED:
+            held = nlargest(_LISTED, held, key=lambda one: matches[one.name])
+        return [*held, *self._random.sample(candidates, _LISTED)]
 
     def _terms(self, candidates: Sequence[Loaded], ask: Ask) -> list[_Terms]:
         # One loop, without calls: at a thousand replicas each costs a microsecond as it is.
@@ -237,8 +256,3 @@ class ExpectedCost(Bookless):
         pace.company = one.foreign_requests
         known = one.gauges.kv_tokens if one.gauges is not None else None
         pace.kv_blocks = (known or ENGINE_TOKENS) / BLOCK_TOKENS
-
-
-def _explained(pick: _Pick, place: int) -> Candidate:
-    name = pick.candidates[place].name
-    return Candidate(name, pick.in_flight[place], pick.matches.get(name, 0), pick.terms[place])

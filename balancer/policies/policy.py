@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final, NamedTuple, Protocol
 
 from balancer.policies.ask import Ask
@@ -46,19 +46,36 @@ class Candidate(NamedTuple):
     """In the order of `Explanation.terms`."""
 
 
-class Explanation(NamedTuple):
+class Explanation:
     """Why a pick was what it was."""
 
-    unit: str
-    """Of the terms: `s` (seconds), `requests`, ..."""
-    terms: tuple[str, ...]
-    """What a candidate's cost is the sum of; the least wins."""
-    candidates: tuple[Candidate, ...]
-    """The best of them, at most 16, the cheapest first."""
-    considered: int
-    """How many there were."""
-    predicted_ttft_s: float | None = None
-    """Of the chosen one; None if the policy predicts none."""
+    __slots__ = ("_candidates", "considered", "predicted_ttft_s", "terms", "unit")
+
+    def __init__(
+        self,
+        unit: str,
+        terms: tuple[str, ...],
+        candidates: tuple[Candidate, ...] | Callable[[], tuple[Candidate, ...]],
+        considered: int,
+        predicted_ttft_s: float | None = None,
+    ) -> None:
+        """`candidates` may be made when somebody asks; of what was then, not of what is."""
+        self.unit = unit
+        """Of the terms: `s` (seconds), `requests`, ..."""
+        self.terms = terms
+        """What a candidate's cost is the sum of; the least wins."""
+        self.considered = considered
+        """How many candidates there were."""
+        self.predicted_ttft_s = predicted_ttft_s
+        """Of the chosen one; None if the policy predicts none."""
+        self._candidates = candidates
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """The best of them, at most 16, the cheapest first."""
+        if callable(self._candidates):
+            self._candidates = self._candidates()
+        return self._candidates
 
 
 class Books(Protocol):

@@ -100,9 +100,9 @@ def add_message(page: Page, raw: _Raw) -> None:
     if reasoning:
         page.add(reasoning.encode())
     _add_content(page, message.content)
-    page.add_json(message.tool_calls)
-    page.add_json(message.function_call)
-    page.add_json(message.tool_call_id)
+    for each in (message.tool_calls, message.function_call, message.tool_call_id):
+        if each:
+            page.add_json(each)
     page.add(END)
 
 
