@@ -78,9 +78,10 @@ def _configurations() -> list[tuple[Path, str]]:
     ids=[f"{page.name}-{number}" for number, (page, _) in enumerate(_configurations())],
 )
 def test_configuration_examples_load(page: Path, block: str, tmp_path: Path) -> None:
-    """Every configuration shown is a valid one (certificates and keys apart, which are its own)."""
+    """Every configuration shown is a valid one, apart from the files that it names."""
     cert = tmp_path / "some.pem"
     cert.write_text("a certificate")
+    (tmp_path / "replicas.toml").write_text("replicas = []")
     for name in ("cert.pem", "key.pem"):
         block = block.replace(f"/etc/triolet/{name}", str(cert))
     file = tmp_path / "triolet.toml"

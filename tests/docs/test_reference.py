@@ -276,10 +276,10 @@ async def test_config_page_names_every_key() -> None:
 
 
 async def test_nothing_else_is_served() -> None:
-    """A path that is on no page is not there: the reference cannot be behind unnoticed."""
+    """A path that is on no page is not served: the reference cannot be behind unnoticed."""
     tables = [table for table in vars(Triolet(Config()).app).values() if isinstance(table, dict)]
     served = {path for table in tables for path in table}
     assert "/metrics" in served
-    page = (REFERENCE / "api.md").read_text(encoding="utf-8")
-    documented = {word.split()[-1] for word in ticked(page) if word}
+    pages = ((REFERENCE / name).read_text(encoding="utf-8") for name in ("api.md", "admin.md"))
+    documented = {word.split()[-1] for page in pages for word in ticked(page) if word}
     assert served <= documented
