@@ -33,7 +33,10 @@ class Catalog:
         old_pools, old_replicas = self._pools, self.replicas
         self._pools = {pool.model: pool for pool in pools}
         for model, pool in old_pools.items():
-            if self._pools.get(model) is not pool:
+            new = self._pools.get(model)
+            if new is not pool:
+                if new is not None:
+                    new.succeed(pool)
                 pool.retire()
         self._close_all_but_mine(old_replicas)
 

@@ -163,8 +163,8 @@ class Dispatch:
         self._failures.append(failure)
         self.trace.fell_back_from.append(turn.pool.model)
         self._place += 1
-        # What it was put back for in one line counts for nothing in another.
-        standing = msgspec.structs.replace(turn.standing, put_backs=0)
+        # What it had in one line counts for nothing in another.
+        standing = msgspec.structs.replace(turn.standing, put_backs=0, placed=False)
         self._turn = self._turn_at(self._place, standing)
 
     def _worth_telling(self, last: BalancerError) -> BalancerError:

@@ -52,6 +52,7 @@ class Lease:
         "matched_tokens",
         "on_reclaim",
         "outcome",
+        "prompt_tokens",
         "read",
         "replica",
         "standing",
@@ -76,6 +77,8 @@ class Lease:
         """What became of it; to be set before the release, if there is something to tell."""
         self.explanation: Explanation | None = None
         """Why it is this replica, if the policy says."""
+        self.prompt_tokens = 0
+        """Of the prompt, as estimated; 0 if nobody read it."""
         self.matched_tokens = 0
         """Tokens of the prompt that the replica was believed to hold."""
         self.insertion: Insertion | None = None
@@ -92,6 +95,7 @@ class Lease:
         self._era = replica.breaker.begin(now)
         self.trial = replica.on_trial
         """Whether the replica is being tried out after failures: not the time for patience."""
+        replica.unanswered[self] = None
 
     def __enter__(self) -> Lease:
         return self
@@ -110,6 +114,7 @@ class Lease:
             return
         self._settled = self.read = True
         now = trio.current_time()
+        self.replica.unanswered.pop(self, None)
         self.replica.answered(self.charge, self._era, now)
         self._lessor.answered(self, now)
         self.replica.tell_room()  # it has less to read: a tier bound by that may go on
@@ -136,12 +141,15 @@ class Lease:
         unsettled = self.unsettled
         self._over = True
         now = trio.current_time()
+        self.replica.unanswered.pop(self, None)
         if unsettled:
             self.replica.abandoned(self._era)
-        # Before the room is handed out: whoever takes it is placed by books that are true.
-        self.replica.closed(self.charge, self.outcome, now)
-        self._lessor.released(self, now)
-        self.replica.tell_room()
+        try:
+            # Before the room is handed out: whoever takes it is placed by books that are true.
+            self.replica.closed(self.charge, self.outcome, now)
+            self._lessor.released(self, now)
+        finally:  # whatever the outcome says: those who wait must not wait for ever
+            self.replica.tell_room()
 
     def reclaim(self, reason: ReclaimReason) -> bool:
         """Take it back from whoever uses it. False if that is no longer possible."""

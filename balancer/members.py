@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
 from balancer.admission import Room
 from balancer.outliers import Fitness, Outliers, usable
-from balancer.replica import UNBOUNDED, Replica
+from balancer.replica import FRESH_S, UNBOUNDED, Replica
 
 __all__ = ["Members"]
+
+_PAUSE_MOST_S: Final = 2.0
+"""A retry waits so long for another replica, rather than go where it failed."""
 
 
 class Members:
@@ -25,6 +29,8 @@ class Members:
         """Whether the room of any that may get work is limited; as of the last `ready`."""
         self.panic = False
         """Whether so few are fit that all that live are used; as of the last `ready`."""
+        self._known: frozenset[Replica] = frozenset()
+        self._ramped = True
         self._outliers = outliers
         self._panic = panic
         self._ready: Sequence[Replica] = ()
@@ -32,10 +38,19 @@ class Members:
 
     def take(self, replicas: Sequence[Replica]) -> list[Replica]:
         """These are the members from now on. Returns those that are no longer."""
-        gone = [replica for replica in self.replicas if replica not in replicas]
+        before = self.replicas
         self.replicas = tuple(replicas)
+        self._known = frozenset(replicas)
         self.unready()
-        return gone
+        return [replica for replica in before if replica not in self._known]
+
+    def judge_by(self, outliers: Outliers) -> None:
+        """These know which of them are ejected from now on."""
+        self._outliers = outliers
+        self.unready()
+
+    def __contains__(self, replica: Replica) -> bool:
+        return replica in self._known
 
     def unready(self) -> None:
         """Something has changed."""
@@ -48,33 +63,49 @@ class Members:
             self._ready, self.panic = usable(
                 members, lambda one: self._fitness(one, now), panic=self._panic
             )
-            if self._ready and all(one.ramp.cap is not None for one in self._ready):
-                for one in self._ready:  # all are new or came back: nobody is there to spare them
-                    one.refresh(now, ramped=False)
-            self._ready_until = self.changes_at(now)
-            self.bounded = any(one.room != UNBOUNDED for one in self._ready)
+            # If all are new or came back, nobody is there to spare them.
+            self._ramped = any(one.ramp.cap is None for one in self._ready)
+            self._ready_until = self._next_change(now)
+            self.bounded = any(self.room(one) != UNBOUNDED for one in self._ready)
         return self._ready
+
+    def room(self, replica: Replica) -> int:
+        """The most requests that one of the `ready` may have in flight, those of other pools
+        included."""
+        return replica.room if self._ramped else replica.full_room
 
     def changes_at(self, now: float) -> float:
         """When somebody may come back, or get more room, with nobody doing anything."""
-        returns_at = self._outliers.returns_at
-        return min(
-            (
-                min(one.changes_at(now), at if (at := returns_at(one.name)) > now else math.inf)
-                for one in self.replicas
-            ),
-            default=math.inf,
-        )
+        self.ready(now)
+        return self._ready_until
+
+    def stale_at(self, now: float) -> float:
+        """When somebody's reading may cease to count: one that is known, or one yet to come."""
+        known = (one.stale_at for one in self.replicas)
+        return min((at for at in known if at > now), default=now + FRESH_S)
+
+    def _next_change(self, now: float) -> float:
+        changes_at = min((one.changes_at(now) for one in self.replicas), default=math.inf)
+        return min(changes_at, self._outliers.next_return(now))
+
+    def others(self, now: float, tried: Collection[Replica]) -> Sequence[Replica]:
+        """Those that may get work and were not `tried`; but none that pauses for long while one
+        that was tried may serve."""
+        ready, soon = self.ready(now), now + _PAUSE_MOST_S
+        if not any(one in tried and one.pause.until <= soon for one in ready):
+            return [one for one in ready if one not in tried]
+        return [one for one in ready if one not in tried and one.pause.until <= soon]
 
     def find_room(self, now: float) -> Room:
         """The slots of those that may get work."""
         used, free = 0, 0.0
         for replica in self.ready(now):
             used += replica.in_flight
-            if replica.room == UNBOUNDED:
+            room = self.room(replica)
+            if room == UNBOUNDED:
                 free = math.inf
             else:
-                free += max(0, replica.room - replica.in_flight)
+                free += max(0, room - replica.in_flight)
         return Room(used, free)
 
     def choose(
@@ -83,9 +114,12 @@ class Members:
         """Those with room for one more: not `tried` while there are others, and only if `fits`."""
         candidates = self.ready(now)
         if tried:
-            candidates = [one for one in candidates if one not in tried] or candidates
+            candidates = self.others(now, tried) or candidates
         if self.bounded:
-            candidates = [one for one in candidates if one.load.requests < one.room]
+            if self._ramped:
+                candidates = [one for one in candidates if one.load.requests < one.room]
+            else:
+                candidates = [one for one in candidates if one.load.requests < one.full_room]
         if fits is not None:
             candidates = [one for one in candidates if fits(one)]
         return candidates

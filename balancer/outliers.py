@@ -16,7 +16,7 @@ failure anyway: `timeouts.first_byte_s` and `timeouts.idle_s` say from when.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from enum import IntEnum
 from statistics import median_low
 from typing import Final, NamedTuple, TypeVar
@@ -86,10 +86,15 @@ class Outliers:
         record = self._of.get(replica)
         return record is not None and now < record.backoff.until
 
-    def returns_at(self, replica: str) -> float:
-        """When it is, or was, back; `-inf` if it was never out."""
-        record = self._of.get(replica)
-        return -math.inf if record is None else record.backoff.until
+    def next_return(self, now: float) -> float:
+        """When the next of those that are out is back; infinite if none is."""
+        ends = (record.backoff.until for record in self._of.values())
+        return min((end for end in ends if end > now), default=math.inf)
+
+    @property
+    def known(self) -> Set[str]:
+        """Those of which anything was seen."""
+        return self._of.keys()
 
     def forget(self, replica: str) -> None:
         """It left the pool."""

@@ -3,53 +3,26 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from typing import NamedTuple, Protocol
 
 import trio
 
-from balancer.admission import INTERACTIVE, Line, Room, Standing, Ticket, Tier, TierStatistics
-from balancer.faults import Fault
-from balancer.hedge import Hedge, HedgeSettings
+from balancer.admission import INTERACTIVE, Line, Room, Standing, Tier, TierStatistics
+from balancer.hedge import Hedge
 from balancer.lease import Lease
 from balancer.members import Members
-from balancer.outliers import Outliers, OutlierSettings
+from balancer.outliers import Outliers
 from balancer.patience import Patience
 from balancer.policies import BLOCK_TOKENS, UNKNOWN, Ask, Policy
+from balancer.pool_settings import PoolSettings, Timeouts
 from balancer.prefix import Insertion
 from balancer.replica import Replica
-from balancer.retry import FALLBACK_ON, Budget, BudgetSettings
+from balancer.retry import Budget
 from balancer.trust import Trust
+from balancer.waiting import Waiter, Waiting
 
 __all__ = ["Pool", "PoolSettings", "PoolStatistics", "Prefixes", "Timeouts"]
-
-
-class Timeouts(NamedTuple):
-    """Limits on time, in seconds; each bounds a different wait (see `docs/reference/config.md`)."""
-
-    connect_s: float = 2.0
-    first_byte_s: float = 120.0
-    idle_s: float = 30.0
-    total_s: float = 600.0
-
-
-class PoolSettings(NamedTuple):
-    """How a pool treats failures."""
-
-    retries: int = 2
-    """Further attempts after one that failed before its first event."""
-    retry_budget: BudgetSettings = BudgetSettings()
-    outliers: OutlierSettings = OutlierSettings()
-    panic: float = 0.25
-    """If fewer than this share of its living replicas are fit, all that live are used."""
-    hedge: HedgeSettings | None = None
-    """When a first token is asked for twice; None: never."""
-    fallback: tuple[str, ...] = ()
-    """Models whose pools are asked, in this order, when this one gave up."""
-    fallback_on: frozenset[Fault] = FALLBACK_ON
-    hold_s: float = 1.0
-    """How long the head of a stream is held back, after its first event, for one that carries
-    something: until then the request can be tried elsewhere. 0: not at all."""
 
 
 class Prefixes(Protocol):
@@ -79,19 +52,6 @@ class PoolStatistics(NamedTuple):
     tiers: tuple[TierStatistics, ...] = ()
     panic: bool = False
     """Whether so few replicas are fit that all that live are used."""
-
-
-class _Waiter(Ticket):
-    """A request that waits in line, and the lease it was given."""
-
-    __slots__ = ("ask", "lease", "served", "tried")
-
-    def __init__(self, standing: Standing, tried: frozenset[Replica], ask: Ask) -> None:
-        super().__init__(standing, tried)
-        self.tried = tried
-        self.ask = ask
-        self.lease: Lease | None = None
-        self.served = trio.Event()
 
 
 class Pool:
@@ -130,9 +90,10 @@ class Pool:
         self.patience = Patience()
         self.trust = Trust()
         self._members = Members(self.outliers, settings.panic)
-        self._line: Line[_Waiter, Lease] = Line(model, self.tiers, self._find_room)
-        self._unanswered: dict[Lease, None] = {}
-        self._retired = False
+        self._line: Line[Waiter, Lease] = Line(model, self.tiers, self._find_room)
+        self._waiting = Waiting(self._line, self._take_for, self._changes_at)
+        self._reads_gauges = any(tier.max_kv_share is not None for tier in self.tiers)
+        self._listens = self._retired = False
         # Reading a prompt takes time: not for a policy without use for it, before a tier comes that
         # is bound by what engines have yet to read.
         self._weighs = policy.reads_prompt
@@ -147,25 +108,54 @@ class Pool:
     def update(self, replicas: Sequence[Replica]) -> None:
         """These are its members from now on; new ones start slowly. What is in flight elsewhere
         goes on undisturbed."""
+        if self.replicas:
+            self._ramp(one for one in replicas if one not in self._members)
+        self._take_members(replicas)
+        self._waiting.stir()  # fewer members may be more room too
+        self.on_room()
+
+    def succeed(self, old: Pool) -> None:
+        """It serves the model from now on that `old`, which is to retire, did: what that learned
+        goes on to hold, if it is to be learned in the same way."""
+        if old.replicas:
+            self._ramp(one for one in self.replicas if one not in old._members)
+        self.patience = old.patience
+        if old.prefixes is self.prefixes:
+            self.trust = old.trust
+        if old.settings.retry_budget == self.settings.retry_budget:
+            self.budget = old.budget
+        if old.settings.outliers == self.settings.outliers:
+            self.outliers = old.outliers
+            self._members.judge_by(old.outliers)
+        gone = [one for one in old.replicas if one not in self._members]
+        for replica in gone:
+            self._forget_all(replica.name)
+
+    def _ramp(self, replicas: Iterable[Replica]) -> None:
+        """They are new here. One that another pool uses already is no beginner."""
         now = trio.current_time()
         for replica in replicas:
-            if self.replicas and replica not in self.replicas:
+            shared = any(one is not self for one in replica.listeners)
+            if not (shared and replica.requests):
                 replica.ramp.restart(now)
-        self._take_members(replicas)
-        self.on_room()
 
     def _take_members(self, replicas: Sequence[Replica]) -> None:
         for replica in self._members.take(replicas):
             self._unlisten(replica)
             self._forget_all(replica.name)
+        self._listens = False
         self._listen()
 
     def retire(self) -> None:
-        """The pool was replaced: who waits is still served, then the replicas are let go."""
+        """The pool was replaced: who waits is still served, then the replicas are let go. What it
+        learns from now on is another's."""
         self._retired = True
-        self.on_room()
+        self._let_go()
 
     def _listen(self) -> None:
+        if self._listens:
+            return
+        self._listens = True
         for replica in self.replicas:
             if self not in replica.listeners:
                 replica.listeners.append(self)
@@ -175,6 +165,13 @@ class Pool:
     def _unlisten(self, replica: Replica) -> None:
         if self in replica.listeners:
             replica.listeners.remove(self)
+
+    def _let_go(self) -> None:
+        """A pool that has retired listens for as long as anybody waits in it."""
+        if self._retired and self._listens and not self._line.waiting:
+            self._listens = False
+            for replica in self.replicas:
+                self._unlisten(replica)
 
     def _forget_all(self, replica: str) -> None:
         self.on_restart(replica)
@@ -186,7 +183,14 @@ class Pool:
     def fit_elsewhere(self, tried: Collection[Replica]) -> bool:
         """Whether a replica not in `tried` may get work."""
         now = trio.current_time()
-        return any(one not in tried and one.up(now) for one in self._members.ready(now))
+        return any(one.up(now) for one in self._members.others(now, tried))
+
+    def _changes_at(self, now: float) -> float:
+        """When there may be room with nobody telling."""
+        changes_at = self._members.changes_at(now)
+        if self._reads_gauges:
+            return min(changes_at, self._members.stale_at(now))
+        return changes_at
 
     def _find_room(self) -> Room:
         return self._members.find_room(trio.current_time())
@@ -194,29 +198,30 @@ class Pool:
     # What replicas tell
 
     def on_room(self) -> None:
-        """Give room to those who wait, in order. The place is charged before they run."""
-        if self._line.waiting:
-            now = trio.current_time()
-            self._line.hand_out(now, lambda waiter, limits: self._serve(waiter, limits, now))
-        if self._retired and not self._line.waiting:
-            for replica in self.replicas:
-                self._unlisten(replica)
+        """Give room to those who wait."""
+        self._waiting.hand_out()
+        self._let_go()
 
     def on_change(self) -> None:
         """Who may get work has changed."""
         self._members.unready()
+        self._waiting.stir()
 
     def on_restart(self, replica: str) -> None:
         """Its cache is empty, its pace may be another."""
         self.policy.forget(replica)
         self.trust.cleared(replica)
+        self.outliers.forget(replica)  # it was another process that failed
         if self.prefixes is not None:
             self.prefixes.clear(replica)
+        self.on_change()
 
-    def on_lost(self, replica: Replica) -> None:
-        """Nothing will come from there: what waits for it should be tried elsewhere."""
-        for lease in [one for one in self._unanswered if one.replica is replica]:
-            lease.reclaim("replica_lost")
+    def on_models(self, replica: str, before: Set[str], after: Set[str]) -> None:
+        """Ours came or went, so its cache is empty. Another one is not our concern, unless it took
+        the place of all: an engine may list its model by a name of its own."""
+        model = self.served_model or self.model
+        if (model in before) != (model in after) or before.isdisjoint(after):
+            self.on_restart(replica)
 
     def on_capacity(self, replica: str, tokens: int) -> None:
         """Its cache is as large as it says."""
@@ -233,8 +238,8 @@ class Pool:
     ) -> Lease | None:
         """The same without waiting; None if that would be needed. Overtakes nobody."""
         line = self._line
-        if line.waiting:
-            self.on_room()  # what is left after that, nobody who waits could have
+        if not self._waiting.hand_out():
+            return None
         now = trio.current_time()
         if standing is None:
             standing = Standing(self.tiers[0].name, now)
@@ -264,37 +269,20 @@ class Pool:
         if lease is not None:
             return lease
         now = trio.current_time()
-        waiter = _Waiter(standing or Standing(self.tiers[0].name, now), frozenset(tried), ask)
-        self._line.enter(waiter, now)
-        return await self._wait(waiter)
-
-    async def _wait(self, waiter: _Waiter) -> Lease:
+        waiter = Waiter(standing or Standing(self.tiers[0].name, now), frozenset(tried), ask)
+        # Before it is refused: the place of one of a lower tier, that has sent nothing, may do.
+        victim = self._line.victim(waiter, now, lambda held: self._frees(held, waiter))
+        self._line.enter(waiter, now, sure=victim is not None)
         self._listen()
         try:
-            self._preempt_for(waiter)
-            while waiter.lease is None and trio.current_time() < waiter.until:
-                # Nobody tells when a replica has rested enough: look again at that time.
-                changes_at = self._members.changes_at(trio.current_time())
-                with trio.move_on_at(min(waiter.until, changes_at)):
-                    await waiter.served.wait()
-                self.on_room()
-        except BaseException:
-            if waiter.lease is not None:  # cancelled first, served before it could leave
-                waiter.lease.release()
-            self._line.leave(waiter, trio.current_time())
-            raise
+            if victim is not None:
+                victim.reclaim("put_back")
+            return await self._waiting.wait(waiter)
         finally:
-            self.on_room()
-        if waiter.lease is None:
-            raise self._line.late(waiter, trio.current_time())
-        return waiter.lease
+            self._let_go()
 
-    def _serve(self, waiter: _Waiter, limits: Tier, now: float) -> Lease | None:
-        lease = self._take(waiter.tried, waiter.ask, waiter.standing, limits, now)
-        if lease is not None:
-            waiter.lease = lease
-            waiter.served.set()
-        return lease
+    def _take_for(self, waiter: Waiter, limits: Tier, now: float) -> Lease | None:
+        return self._take(waiter.tried, waiter.ask, waiter.standing, limits, now)
 
     def _take(
         self,
@@ -332,71 +320,79 @@ class Pool:
             lease = Lease(self, replica, ask, standing, charge, now)
             name, matched = replica.name, matches.get(replica.name, 0)
             lease.matched_tokens = matched
+            lease.prompt_tokens = ask.prompt_tokens
             lease.expected = self.trust.expect(name, matched, ask.prompt_tokens, settled=alone)
-            lease.insertion = prefixes.insert(name, blocks)
+            if not self._retired:  # who came after it may have dropped that replica
+                lease.insertion = prefixes.insert(name, blocks)
         lease.explanation = policy.explanation
         policy.leased(replica, ask)
-        self._unanswered[lease] = None
-        if replica.on_trial:
-            self._members.unready()
+        if lease.trial:
+            replica.trial_began()
         return lease
 
     # What leases tell
 
     def answered(self, lease: Lease, now: float) -> None:
         """Its first event is here."""
-        self._unanswered.pop(lease, None)
         self._line.answered(lease)
-        self.outliers.answered(lease.replica.name, now)
+        if self._learns_of(lease.replica):
+            self.outliers.answered(lease.replica.name, now)
         self.policy.answered(lease.replica, lease.ask)
 
     def failed(self, lease: Lease, now: float) -> None:
         """The replica failed it."""
-        if self.outliers.failed(lease.replica.name, now, len(self.replicas)):
-            lease.replica.ramp.restart(now)
-            self._members.unready()
+        replica = lease.replica
+        if not self._learns_of(replica):
+            return
+        if self.outliers.failed(replica.name, now, len(self.replicas)):
+            replica.ramp.restart(now)
+            self.on_change()
 
     def released(self, lease: Lease, now: float) -> None:
         """It is over."""
-        self._unanswered.pop(lease, None)
         self._line.released(lease)
         if lease.insertion is not None and self.prefixes is not None:
             self._learn_of_cache(lease, lease.insertion, self.prefixes)
         self.policy.released(lease.replica, lease.ask, lease.outcome)
+        if self not in lease.replica.listeners:  # which tells no more: the tier's slot is free
+            self.on_room()
+
+    def _learns_of(self, replica: Replica) -> bool:
+        """Whether what becomes of its requests says anything of a member."""
+        return replica in self._members and not self._retired
 
     def _learn_of_cache(self, lease: Lease, insertion: Insertion, prefixes: Prefixes) -> None:
         replica, outcome = lease.replica.name, lease.outcome
         if not lease.read:
             prefixes.undo(replica, lease.ask.blocks(BLOCK_TOKENS), insertion)
+        elif not self._learns_of(lease.replica):
+            return
         elif self.trust.observe(lease.expected, outcome.prompt_tokens, outcome.cached_tokens):
             prefixes.clear(replica)
 
     # Taking places back
 
-    def _preempt_for(self, waiter: _Waiter) -> None:
-        """Put a request of a lower tier that has sent nothing back in line, if that helps."""
-        if waiter.lease is not None:
-            return
-        now = trio.current_time()
-        victim = self._line.victim(waiter, now, lambda held: self._frees(held, waiter))
-        if victim is not None:
-            victim.reclaim("put_back")
-
-    def _frees(self, held: Lease, waiter: _Waiter) -> bool:
+    def _frees(self, held: Lease, waiter: Waiter) -> bool:
         """Whether the end of `held` makes room for `waiter`."""
         replica, now = held.replica, trio.current_time()
         tier = self._line.tier(waiter.standing.tier)
         return (
             held.on_reclaim is not None
+            and held.unsettled
             and replica not in waiter.tried
             and replica in self._members.ready(now)
-            and replica.in_flight <= replica.room
+            and replica.in_flight <= self._members.room(replica)
             and tier.fits(
                 replica.in_flight - 1,
                 replica.load.waiting_tokens - held.charge.uncached_tokens,
                 replica.kv_share(now),
             )
         )
+
+    def ejected(self) -> list[str]:
+        """Members that are left out for failing more often than the others."""
+        now = trio.current_time()
+        return [one.name for one in self.replicas if self.outliers.ejected(one.name, now)]
 
     def statistics(self) -> PoolStatistics:
         now = trio.current_time()

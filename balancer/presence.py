@@ -35,10 +35,10 @@ class Presence:
     def missed(self, now: float, *, refused: bool) -> bool:
         """A probe had no answer; `refused` if nobody listens there. Returns whether what was sent
         there and has no answer yet is lost, as far as one can tell. True once for each absence."""
-        was_lost = self._lost
+        was_gone = self.gone
         self._missed += 1
         self.unreached(now, refused=refused)
-        return self._lost and not was_lost
+        return self.gone and not was_gone
 
     def unreached(self, now: float, *, refused: bool) -> None:
         """No connection could be made, for a request."""
@@ -47,5 +47,6 @@ class Presence:
         self._refused |= refused
 
     @property
-    def _lost(self) -> bool:
+    def gone(self) -> bool:
+        """Whether it is not there, as far as one can tell."""
         return self._missed > 0 and (self._refused or self._missed >= _MISSES)

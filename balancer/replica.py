@@ -7,7 +7,7 @@ import math
 import random
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Final, Literal, NamedTuple, Protocol
 
 from balancer.breaker import Breaker, BreakerSettings, Pause
@@ -24,6 +24,7 @@ from balancer.wire.connect import Dialer, Origin
 from balancer.wire.http1 import ConnectionPool
 
 __all__ = [
+    "FRESH_S",
     "UNBOUNDED",
     "Listener",
     "Replica",
@@ -35,7 +36,7 @@ __all__ = [
 UNBOUNDED: Final = sys.maxsize
 """The `room` of a replica without a limit."""
 
-_FRESH_S: Final = 6.0
+FRESH_S: Final = 6.0
 """Three readings of an engine's gauges."""
 
 ReplicaState = Literal["up", "down", "resting", "trial", "paused", "draining", "faulty"]
@@ -67,6 +68,12 @@ class ReplicaStatistics(NamedTuple):
     output_tokens: int
 
 
+class Reclaimable(Protocol):
+    """A lease."""
+
+    def reclaim(self, reason: Literal["put_back", "replica_lost"]) -> bool: ...
+
+
 class Listener(Protocol):
     """Is told what happens to a replica, synchronously."""
 
@@ -74,13 +81,14 @@ class Listener(Protocol):
         """A request is over, or the replica came up: somebody may be waiting for that."""
 
     def on_change(self) -> None:
-        """`refresh` may find something else than before, and not just because time passed."""
+        """`refresh` may find something else than before, and not just because time passed. Worse
+        for one replica may be room on another: when none is well, all are used."""
 
     def on_restart(self, replica: str) -> None:
-        """It was started again, or serves another model: what it had in its cache is gone."""
+        """It was started again: what it had in its cache is gone."""
 
-    def on_lost(self, replica: Replica) -> None:
-        """What it was sent and has not answered will never be answered."""
+    def on_models(self, replica: str, before: Set[str], after: Set[str]) -> None:
+        """It lists other models than it did."""
 
     def on_capacity(self, replica: str, tokens: int) -> None:
         """Its KV cache holds so many tokens, as it says now."""
@@ -124,11 +132,15 @@ class Replica:
         """As it reported them, of all requests."""
         self.room = UNBOUNDED
         """The most requests it may have in flight; as of the last `refresh`."""
+        self.full_room = UNBOUNDED
+        """The same if slow start does not count."""
         self.draining = False
         """Whether it takes no new work; see `drain`."""
 
         self.listeners: list[Listener] = []
         """The pools that list it, mostly."""
+        self.unanswered: dict[Reclaimable, None] = {}
+        """Leases of which nothing was heard yet, of any pool."""
 
         self._max_in_flight = max_in_flight
         self._gauges: Gauges | None = None
@@ -142,12 +154,14 @@ class Replica:
         """Whether it is worth trying: not found down by a probe, not resting after failures."""
         return self._probed_up is not False and self.breaker.state(now) != "open"
 
-    def refresh(self, now: float, *, ramped: bool = True) -> Fitness:
-        """How well it may be used now, and in `room` how far. `ramped`: slow start counts."""
-        limits = [self._max_in_flight, self.ramp.cap if ramped else None]
-        self.room = min((limit for limit in limits if limit is not None), default=UNBOUNDED)
+    def refresh(self, now: float) -> Fitness:
+        """How well it may be used now, and in `room` and `full_room` how far."""
+        limit, cap = self._max_in_flight, self.ramp.cap
+        full = UNBOUNDED if limit is None else limit
         if now < self.pause.until:
-            self.room = 0
+            full = 0
+        self.full_room = full
+        self.room = full if cap is None or full < cap else cap
         admits = self.breaker.admits(now)  # what is open becomes half open by being looked at
         if self._probed_up is False or self._faulty or self.breaker.unreachable:
             return Fitness.DEAD
@@ -159,8 +173,12 @@ class Replica:
 
     def changes_at(self, now: float) -> float:
         """The next time at which `refresh` may find something else with nobody doing anything."""
-        times = (self.breaker.rest_until, self.pause.until)
-        return min((time for time in times if time > now), default=math.inf)
+        at = math.inf
+        if now < self.breaker.rest_until:
+            at = self.breaker.rest_until
+        if now < self.pause.until < at:
+            at = self.pause.until
+        return at
 
     def state(self, now: float) -> ReplicaState:
         """In one word, for people."""
@@ -212,6 +230,11 @@ class Replica:
                 listener.on_capacity(self.name, gauges.kv_tokens)
         self.tell_room()  # its cache may be less full: a tier bound by that may go on
 
+    @property
+    def stale_at(self) -> float:
+        """Until when what its engine said last is believed."""
+        return -math.inf if self._gauges is None else self._gauges.at + FRESH_S
+
     def kv_share(self, now: float) -> float | None:
         """How much of its KV cache is in use, 0 to 1 and more: as it said lately, or what our own
         requests take of it, whichever is more. None if nobody knows how large it is."""
@@ -219,7 +242,7 @@ class Replica:
         if gauges is None:
             return None
         own = self.load.kv_blocks * BLOCK_TOKENS / gauges.kv_tokens if gauges.kv_tokens else None
-        said = gauges.kv_share if now - gauges.at < _FRESH_S else None
+        said = gauges.kv_share if now < self.stale_at else None
         return max((share for share in (own, said) if share is not None), default=None)
 
     @property
@@ -241,20 +264,28 @@ class Replica:
         """What the last health probe found; None before the first."""
         return self._probed_up
 
-    def probed(self, up: bool, now: float, *, refused: bool = False) -> None:
-        """Record what a health probe found. `refused`: nobody listens there."""
-        was_up, self._probed_up = self._probed_up, up
+    def probed(self, up: bool, now: float, *, refused: bool = False, silent: bool = False) -> None:
+        """Record what a health probe found. `refused`: nobody listens there. `silent`: no answer,
+        which a replica that works may owe to its load; it is down when that is so three times in a
+        row with no request answered meanwhile, or was never heard of."""
+        was_up = self._probed_up
         if up:
-            came_back = was_up is False or self.breaker.reached(now)
+            self._probed_up = True
+            reached = self.breaker.reached(now)
+            came_back = reached or was_up is False
             if came_back:
                 self.ramp.restart(now)
             self.heard(now)
             if not was_up or came_back:
                 self._changed(room=True)
             return
+        lost = self._presence.missed(now, refused=refused)
+        if was_up and silent and not self._presence.gone:
+            return
+        self._probed_up = False
         if was_up is not False:
             self._changed()
-        if self._presence.missed(now, refused=refused):
+        if lost:
             self._lost()
 
     def heard(self, now: float) -> None:
@@ -270,11 +301,10 @@ class Replica:
     def lists(self, models: Iterable[str]) -> None:
         """Record the models that it says it serves."""
         found = frozenset(models)
-        if found != self.models:
-            changed = bool(self.models)
-            self.models = found
-            if changed:
-                self.restarted()
+        before, self.models = self.models, found
+        if before and before != found:
+            for listener in tuple(self.listeners):
+                listener.on_models(self.name, before, found)
 
     # Requests; told by their leases
 
@@ -329,7 +359,7 @@ class Replica:
         """It was over before anything was heard of it, by nobody's fault."""
         self.breaker.abandoned(era)
         if self.breaker.standing != "closed":
-            self._changed(room=True)
+            self._changed()  # a trial is over, so there may be another
 
     def closed(self, charge: Charge, outcome: Outcome, now: float) -> None:
         """It is over."""
@@ -346,15 +376,15 @@ class Replica:
     def _works(self, era: int, now: float) -> None:
         self.heard(now)
         self.pause.answered()
-        raised = self.ramp.answered(now)
+        changed = self.ramp.answered(now)
         if self.breaker.standing != "closed":
             if self.breaker.answered(era, now):
                 self.ramp.restart(now)
-            raised = True  # a trial is over, so there may be another
+            changed = True  # a trial is over, so there may be another
         else:
             self.breaker.answered(era, now)
-        if raised:
-            self._changed(room=True)
+        if changed:
+            self._changed()
 
     def _fails(self, failure: BalancerError, era: int, now: float) -> None:
         self.failures += 1
@@ -366,9 +396,14 @@ class Replica:
 
     # Telling
 
+    def trial_began(self) -> None:
+        """It has one more request that tries it out, so it may not take another."""
+        self._changed()
+
     def _lost(self) -> None:
-        for listener in tuple(self.listeners):
-            listener.on_lost(self)
+        """Nothing will come of what it was sent: that should be tried elsewhere."""
+        for lease in tuple(self.unanswered):
+            lease.reclaim("replica_lost")
 
     def _changed(self, *, room: bool = False) -> None:
         for listener in tuple(self.listeners):
@@ -378,11 +413,18 @@ class Replica:
 
     def tell_room(self) -> None:
         """There may be room for somebody."""
-        for listener in tuple(self.listeners):
+        listeners = self.listeners
+        if len(listeners) == 1:
+            listeners[0].on_room()
+            return
+        for listener in tuple(listeners):
+            before = self.load.requests
             listener.on_room()
-        # Of the pools that share this replica each comes first in turn, so that none starves.
-        if len(self.listeners) > 1:
-            self.listeners.append(self.listeners.pop(0))
+            # Of the pools that share this replica the one that had of it comes last from then on,
+            # so that none starves.
+            if self.load.requests > before and listener in listeners:
+                listeners.remove(listener)
+                listeners.append(listener)
 
     def close(self) -> None:
         """Close what is kept; leases still out finish undisturbed."""

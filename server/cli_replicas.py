@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ipaddress
 import json
 import os
 import shutil
@@ -68,11 +69,9 @@ class AdminClient:
 
     def _refused(self, status: int, body: bytes) -> str:
         if status == 401:
-            return f"{self._url} wants its admin.key: give it as --key or TRIOLET_ADMIN__KEY"
-        if status == 403:
             return (
-                f"{self._url} answers only programs on its own machine: "
-                "set admin.key there, and give it as --key"
+                f"{self._url} wants its admin.key: give it as --key or TRIOLET_ADMIN__KEY; "
+                "if it has none, ask on its own machine and as the user that runs it"
             )
         if status == 404:
             return f"{self._url} has no admin API: it is an older Triolet, or none"
@@ -95,7 +94,12 @@ def _said(body: bytes) -> str:
     metavar="URL",
     help="Where Triolet listens.",
 )
-@click.option("--key", envvar="TRIOLET_ADMIN__KEY", metavar="KEY", help="Its admin.key.")
+@click.option(
+    "--key",
+    envvar="TRIOLET_ADMIN__KEY",
+    metavar="KEY",
+    help="Its admin.key; not needed for your own Triolet on this machine.",
+)
 @click.option(
     "--interval",
     "interval_s",
@@ -138,7 +142,26 @@ def _client(url: str, key: str | None) -> AdminClient:
         found = read_api_key(key, Source("--key", "", os.environ)) if key else None
     except ValueError as exc:
         raise click.BadParameter(str(exc), param_hint="--key") from exc
-    return AdminClient(canonical, found)
+    return AdminClient(canonical, found or _own_key(canonical))
+
+
+def _own_key(url: str) -> str | None:
+    """The key that a Triolet on this machine made for itself, if we may read it."""
+    from server.admin_key import key_file, read_key_file
+
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if host != "localhost" and not _is_loopback(host):
+        return None
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return read_key_file(key_file(port, os.environ))
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _show_again(screen: _Screen, look: Callable[[], list[str]]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 
 import trio
 
+from balancer.probes.steady import keep_going
 from server.config import ConfigError, ReplicaConfig
 
 __all__ = ["ListingWatch", "Read"]
@@ -49,20 +50,29 @@ class ListingWatch:
     async def look(self) -> None:
         """Read those that changed since the last look."""
         for path in tuple(self._seen):
-            stamp = await trio.to_thread.run_sync(_stamp, path, limiter=self._limiter)
+            # A file may hang, on a dead network: that must not keep the process from ending.
+            stamp = await trio.to_thread.run_sync(
+                _stamp, path, limiter=self._limiter, abandon_on_cancel=True
+            )
             if path in self._seen and stamp != self._seen[path]:
-                self._seen[path] = stamp
                 await self._take(path)
+                if path in self._seen:
+                    self._seen[path] = stamp
 
     async def run(self) -> None:
         """Look until cancelled."""
+        await keep_going("watching files that list replicas", self._run)
+
+    async def _run(self) -> None:
         while True:
             await self.look()
             await trio.sleep(self._interval_s)
 
     async def _take(self, path: str) -> None:
         try:
-            replicas = await trio.to_thread.run_sync(self._read, path, limiter=self._limiter)
+            replicas = await trio.to_thread.run_sync(
+                self._read, path, limiter=self._limiter, abandon_on_cancel=True
+            )
         except ConfigError as exc:
             log.error("the replicas of %s stay as they are:\n%s", path, exc)  # noqa: TRY400
             return

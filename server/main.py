@@ -16,7 +16,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import BinaryIO, Final, Protocol, TextIO
 
 import trio
@@ -25,15 +26,17 @@ from balancer.catalog import Catalog
 from balancer.decisions import Decisions
 from balancer.probes.discovery import Found, discover
 from balancer.probes.dns import NameWatch
+from balancer.probes.steady import keep_going
 from balancer.wire.connect import TcpDialer
 from balancer.wire.poller import Poller, open_poller
+from server.admin_key import key_file, key_in_files
 from server.announce import Source, announce, announcement
 from server.api.admin import AdminApi
 from server.api.call import ENDPOINTS
 from server.api.health import HealthApi
 from server.api.openai import RelayApi
 from server.api.respond import respond_error
-from server.config import Address, Config, ReplicaConfig, load_replicas, parse_listen
+from server.config import Address, Config, PoolConfig, ReplicaConfig, load_replicas, parse_listen
 from server.edge.accept import bind
 from server.edge.app import App, Route
 from server.edge.connection import EdgeLimits
@@ -91,7 +94,11 @@ class Triolet:
         self._dialer = TcpDialer(self._poller)
         self._builder = PoolBuilder(self._dialer, config.breaker)
         self.membership = Membership(config.pool)
+        self._coming: Membership | None = None
+        """What is to be served once its files are read and its names looked up."""
         self._found: dict[str, Found] = {}
+        self._discovery = trio.CancelScope()
+        self._hangup = trio.Event()
         self._names = NameWatch(self._resolved, interval_s=config.probes.dns_s)
         self._listings = ListingWatch(self._listed, read_listing or _read_listing)
         self._writer = LineWriter(log_stream or _stderr())
@@ -103,20 +110,23 @@ class Triolet:
             self.catalog, loop_busy=self._lag.busy, log_dropped=lambda: self._writer.dropped
         )
         self._access_log = AccessLog(self._writer, config.log_format, enabled=config.access_log)
-        self.relay = RelayApi(self.catalog, body_bytes=config.limits.body_bytes)
+        self.relay = RelayApi(
+            self.catalog, body_bytes=config.limits.body_bytes, decisions=self.decisions
+        )
+        self.admin = AdminApi(
+            self.catalog,
+            self.membership,
+            self.decisions,
+            key=config.admin.key,
+            refresh=self.refresh_members,
+        )
         self.app = self._make_app()
         self._probing = Probing(config, self._dialer, self.catalog, self._builder.config_of)
         self._servers: list[EdgeServer] = []
 
     def _make_app(self) -> App:
         health = HealthApi(self.catalog, self.metrics, draining=lambda: self._draining)
-        admin = AdminApi(
-            self.catalog,
-            self.membership,
-            self.decisions,
-            key=self._config.admin.key,
-            refresh=self.refresh_members,
-        )
+        admin = self.admin
         routes = {path: Route(POST=self.relay.relay) for path in ENDPOINTS}
         routes |= {
             "/v1/models": Route(GET=self.relay.models),
@@ -153,7 +163,8 @@ class Triolet:
         listening = self._listen()
         servers = self._make_servers(listening)
         urls = [address.url for address, _ in listening]
-        with logging_to(self._writer, self._config.log_format):
+        ports = [address.port for address, _ in listening]
+        with logging_to(self._writer, self._config.log_format), self._key_of(ports):
             async with trio.open_nursery() as top:
                 await top.start(self._writer.run)
                 await top.start(self._poller.run)
@@ -167,6 +178,25 @@ class Triolet:
                 await self._serve(servers, ready)
                 top.cancel_scope.cancel("every server is done")
 
+    @contextmanager
+    def _key_of(self, ports: Sequence[int]) -> Iterator[None]:
+        """Where no key is configured, the admin API has one of its own meanwhile."""
+        if self._config.admin.key is not None:
+            yield
+            return
+        with ExitStack() as stack:
+            path = key_file(ports[0], os.environ)
+            try:
+                self.admin.key = stack.enter_context(key_in_files(ports, os.environ))
+            except OSError as exc:
+                log.warning(
+                    "the admin API answers nobody: its key cannot be written to %s (%s); "
+                    "set admin.key",
+                    path,
+                    exc.strerror or exc,
+                )
+            yield
+
     def _listen(self) -> list[tuple[Address, socket.socket]]:
         listening = []
         for url in self._config.listen:
@@ -178,10 +208,10 @@ class Triolet:
     async def _fill_catalog(self, nursery: trio.Nursery) -> Source:
         """The configured pools; else the engines on this machine; else the demo."""
         if self._config.pool:
-            await self._fill_membership()
-            self.catalog.replace(self._builder.configured(self.membership))
-            nursery.start_soon(self._names.run)
-            nursery.start_soon(self._listings.run)
+            await self._serve_pools(self._config.pool)
+        nursery.start_soon(self._names.run)
+        nursery.start_soon(self._listings.run)
+        if self._config.pool:
             return "configuration"
         nursery.start_soon(self._keep_discovering)
         if await self._discover():
@@ -190,12 +220,25 @@ class Triolet:
         self.catalog.replace(self._builder.demo(urls))
         return "demo"
 
-    async def _fill_membership(self) -> None:
-        """Read what the pools' files list, and look up their names, before anybody asks."""
-        self._listings.watch(self.membership.files)
-        await self._listings.look()
-        self._names.watch(self.membership.hosts)
-        await self._names.look_at_all()
+    async def _serve_pools(self, pools: Sequence[PoolConfig]) -> None:
+        """Serve these, once what their files list is read, and their names are looked up. Until
+        then those that there are go on with what they have."""
+        self._coming = self.membership.coming(pools)
+        try:
+            self._watch_sources()
+            await self._listings.look()
+            self._watch_sources()  # a file may list names
+            await self._names.look_at_all()
+        finally:
+            self._coming = None
+        self.membership.configure(pools)
+        self._watch_sources()
+        self.catalog.replace(self._builder.configured(self.membership))
+
+    def _watch_sources(self) -> None:
+        wanted = [self.membership] if self._coming is None else [self.membership, self._coming]
+        self._listings.watch({path for one in wanted for path in one.files})
+        self._names.watch({host for one in wanted for host in one.hosts})
 
     def _listed(self, path: str, replicas: tuple[ReplicaConfig, ...]) -> None:
         self.membership.listed(path, replicas)
@@ -208,15 +251,19 @@ class Triolet:
     def refresh_members(self) -> None:
         """The pools' replicas are those that the sources list now. Nothing in flight is disturbed.
 
-        Before the pools are there this does nothing.
+        Before configured pools are there this does nothing.
         """
-        if self.catalog.pools:
-            self._names.watch(self.membership.hosts)
+        if self.catalog.pools and self.membership.pools:
+            self._watch_sources()
             self.catalog.update(self._builder.members(self.membership))
             self._probing.watch()
 
     async def _keep_discovering(self) -> None:
         """Find engines and models that come later; those that leave are found down, and stay."""
+        with self._discovery:
+            await keep_going("looking for engines here", self._discover_again)
+
+    async def _discover_again(self) -> None:
         while True:
             await trio.sleep(self._config.probes.discovery_s)
             if await self._discover():
@@ -224,7 +271,10 @@ class Triolet:
 
     async def _discover(self) -> bool:
         """Look for engines here. True if any was ever found; the catalog has them then."""
-        self._found |= {engine.url: engine for engine in await discover(self._dialer)}
+        found = await discover(self._dialer)
+        if self._discovery.cancel_called:  # pools were configured meanwhile
+            return False
+        self._found |= {engine.url: engine for engine in found}
         if self._found:
             engines, known = list(self._found.values()), self.catalog.pools
             self.catalog.replace(self._builder.discovered(engines, known))
@@ -247,6 +297,7 @@ class Triolet:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
             async with trio.open_nursery() as control:
                 control.start_soon(self._obey, signals, control)
+                control.start_soon(keep_going, "reloading", self._keep_reloading)
                 async with trio.open_nursery() as serving:
                     for server, sockets in servers:
                         self._servers.append(server)
@@ -281,7 +332,7 @@ class Triolet:
     async def _obey(self, signals: AsyncIterator[int], control: trio.Nursery) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                await self._reload_pools()
+                self._hangup.set()
             elif not self._draining:
                 self.stop(control)
             else:
@@ -309,21 +360,29 @@ class Triolet:
         for server in self._servers:
             server.abort()
 
+    async def _keep_reloading(self) -> None:
+        """One at a time, and apart from `_obey`: no file and no name may hold up a SIGTERM."""
+        while True:
+            await self._hangup.wait()
+            self._hangup = trio.Event()
+            await self._reload_pools()
+
     async def _reload_pools(self) -> None:
         """Take the pools from the configuration as it is now; keep the old ones if it is wrong."""
-        if self._reload is None or self._draining:
+        if self._reload is None:
             return
         try:
-            config = await trio.to_thread.run_sync(self._reload)
+            config = await trio.to_thread.run_sync(self._reload, abandon_on_cancel=True)
         except Exception as exc:
             log.error("SIGHUP: the pools stay as they are; the configuration is wrong:\n%s", exc)  # noqa: TRY400
+            return
+        if self._draining:
             return
         if not config.pool:
             log.warning("SIGHUP: the pools stay as they are; the configuration lists none")
             return
-        self.membership.configure(config.pool)
-        await self._fill_membership()
-        self.catalog.replace(self._builder.configured(self.membership))
+        self._discovery.cancel("pools are configured now")
+        await self._serve_pools(config.pool)
         self._probing.watch()
         log.info("SIGHUP: %d pools from the configuration", len(self.catalog.pools))
 

@@ -43,6 +43,14 @@ class Membership:
         """The configuration was read again. What was added or removed by hand stays so."""
         self.pools = tuple(pools)
 
+    def coming(self, pools: Sequence[PoolConfig]) -> Membership:
+        """One of these pools that knows what this one does, now and later: to find out what their
+        sources say before they are served."""
+        other = Membership(pools)
+        other._listed, other._addresses = self._listed, self._addresses
+        other._added, other._removed = self._added, self._removed
+        return other
+
     @property
     def files(self) -> set[str]:
         """The files to be watched."""

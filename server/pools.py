@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -25,7 +26,11 @@ from server.membership import Member, Membership
 
 __all__ = ["DEMO_MODEL", "PoolBuilder"]
 
+log = logging.getLogger("triolet.pools")
+
 DEMO_MODEL: Final = "demo"
+_DISCOVERED_MAX: Final = 1_000
+"""Pools made of what engines list: each takes about 0.2 ms to make."""
 
 
 class _Mind(NamedTuple):
@@ -47,6 +52,7 @@ class PoolBuilder:
         self._configs: dict[str, ReplicaConfig] = {}
         self._minds: dict[str, _Mind] = {}
         self._members: dict[str, frozenset[str]] = {}
+        self._complained = False
 
     def configured(self, membership: Membership) -> list[Pool]:
         """The pools that the configuration lists."""
@@ -86,6 +92,9 @@ class PoolBuilder:
         owners: dict[str, str] = {}
         for engine, member in zip(engines, found, strict=True):
             for model in engine.models:
+                if len(serving) >= _DISCOVERED_MAX and model.id not in serving:
+                    self._complain(engine.url)
+                    break
                 serving.setdefault(model.id, []).append(replicas[member.name])
                 owners.setdefault(model.id, model.owned_by or engine.engine)
         pools = []
@@ -96,7 +105,18 @@ class PoolBuilder:
             elif pool.replicas != tuple(members):
                 pool.update(members)
             pools.append(pool)
+        self._forget_all_but(pools)
         return pools
+
+    def _complain(self, url: str) -> None:
+        if not self._complained:
+            self._complained = True
+            log.warning(
+                "%s lists more models than are taken: the first %d found here are served; "
+                "configure a [[pool]] for those that are wanted",
+                url,
+                _DISCOVERED_MAX,
+            )
 
     def demo(self, urls: Sequence[str]) -> list[Pool]:
         """The pool of the embedded demo replicas."""
@@ -161,10 +181,10 @@ class PoolBuilder:
         self._configs = {}
         limits: dict[str, int | None] = {}
         for member in wanted:
-            replica = taken.get(member.name) or self._known(member.origin)
-            taken[member.name] = replica
-            self._configs.setdefault(member.name, member.config)
-            replica.headers = _headers(member.config)
+            if member.name not in taken:
+                replica = taken[member.name] = self._known(member.origin)
+                replica.headers = _headers(member.config)
+                self._configs[member.name] = member.config
             limits[member.name] = _smaller(member.config.max_in_flight, limits.get(member.name))
         for name, limit in limits.items():  # once: what is unlimited for a moment is handed out
             taken[name].max_in_flight = limit

@@ -18,6 +18,7 @@ from balancer.probes.per_replica import TaskPerReplica
 from balancer.replica import Replica
 from balancer.wire.connect import Dialer, Origin
 from server.config import Config, ReplicaConfig
+from server.config.model import KvEventsConfig
 
 if TYPE_CHECKING:
     from balancer.probes.kv_events import KvEvents
@@ -58,7 +59,9 @@ class Probing:
         if asked.gpu_s:
             self._gpus = GpuProbes(dialer, place_of=self._place_of, interval_s=asked.gpu_s)
         self._events: KvEvents | None = None
-        self._listening = TaskPerReplica(self._listen)
+        self._listening = TaskPerReplica(
+            "hearing the cache events of", self._listen, self._kv_source
+        )
 
     def _poll_s(self) -> float:
         return self._gauges.poll_s if self._gauges is not None else _SECOND_S
@@ -73,9 +76,11 @@ class Probing:
             await nursery.start(self._gpus.run, replicas)
         await nursery.start(self._listening.run, self._publishing(replicas))
         nursery.start_soon(self._foreign.run, lambda: self._catalog.replicas)
+        if self._catalog.replicas != replicas:  # names and files were looked at meanwhile
+            self.watch()
 
     def watch(self) -> None:
-        """The catalog's replicas are others than before: ask those."""
+        """The catalog's replicas are others than before, or configured otherwise: ask those, so."""
         replicas = self._take()
         self._health.watch(replicas)
         if self._gauges is not None:
@@ -91,12 +96,14 @@ class Probing:
         return replicas
 
     def _pages_of(self, replicas: Sequence[Replica]) -> Mapping[str, Origin]:
-        urls = ((replica.name, self._config_of(replica).metrics) for replica in replicas)
-        return {name: Origin.parse(url) for name, url in urls if url is not None}
+        urls = ((replica, self._config_of(replica).metrics) for replica in replicas)
+        return {one.name: _beside(one, Origin.parse(url)) for one, url in urls if url is not None}
 
     def _place_of(self, replica: Replica) -> GpuPlace:
-        config = self._config_of(replica)
-        return GpuPlace(config.gpus, config.gpu_exporter)
+        config, exporter = self._config_of(replica), None
+        if config.gpu_exporter is not None:
+            exporter = str(_beside(replica, Origin.parse(config.gpu_exporter)))
+        return GpuPlace(config.gpus, exporter)
 
     # Cache events
 
@@ -113,13 +120,23 @@ class Probing:
     async def _listen(self, replica: Replica) -> None:
         from balancer.probes.kv_events import KvEvents, KvSource
 
-        config = self._config_of(replica).kv_events
+        config = self._kv_source(replica)
         if config is None:
             return
         if self._events is None:
             self._events = KvEvents(self._emptied, self._missed, self._found_capacity)
         source = KvSource(config.endpoint, config.replay, config.topic)
         await self._events.watch(replica.name, source)
+
+    def _kv_source(self, replica: Replica) -> KvEventsConfig | None:
+        config, named = self._config_of(replica).kv_events, replica.origin.named
+        if config is None or not named:
+            return config
+        return KvEventsConfig(
+            endpoint=_endpoint_at(replica.origin, config.endpoint),
+            replay=None if config.replay is None else _endpoint_at(replica.origin, config.replay),
+            topic=config.topic,
+        )
 
     def _emptied(self, name: str) -> None:
         for pool in self._catalog.pools.values():
@@ -132,3 +149,17 @@ class Probing:
     def _found_capacity(self, name: str, tokens: int) -> None:
         for pool in self._catalog.pools.values():
             pool.on_capacity(name, tokens)
+
+
+def _beside(replica: Replica, origin: Origin) -> Origin:
+    """Of a name with many addresses: what is at that name too is at this replica's address."""
+    own = replica.origin
+    return origin.at(own.host) if own.named and origin.host == own.named else origin
+
+
+def _endpoint_at(own: Origin, endpoint: str) -> str:
+    scheme, _, authority = endpoint.partition("://")
+    host, _, port = authority.rpartition(":")
+    if host != own.named:
+        return endpoint
+    return f"{scheme}://[{own.host}]:{port}" if ":" in own.host else f"{scheme}://{own.host}:{port}"

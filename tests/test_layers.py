@@ -27,7 +27,7 @@ ALLOWED_BETWEEN_PACKAGES: dict[str, tuple[str, ...]] = {
 # From the bottom up. A layer imports its own and those before it.
 SERVER_LAYERS = (
     {"config", "errors"},
-    {"workflow", "store", "observe", "membership", "listing"},
+    {"workflow", "store", "observe", "membership", "listing", "admin_key"},
     {"dify", "governance", "knowledge"},
     {"edge", "api"},
     {

@@ -8,18 +8,20 @@ places that tiers above it take while its own tier gets none, the eighth is a se
 were of the top tier. So nobody starves, and a backlog of old batch requests, however long, costs
 those above one place in eight; were age alone to count, it would cost them all. Within a tier the
 nearest end comes first: the deadline, or where there is none the end of `queue_s`; then the
-longest wait.
+longest wait. Among seniors it is the longest wait alone: else those with deadlines, coming all the
+time, would starve the others.
 
-Invariants, for every tier: `in_flight` <= `slots`; `waiting` <= `queue`, plus those put back; a
-lower tier takes no reserved slot, but for seniors; after `hand_out` nobody waits whom `place`
-would still take.
+Invariants, for every tier: `in_flight` <= `slots`; `waiting` <= `queue`, plus those that had a
+replica before; a lower tier takes no reserved slot, but for seniors; after a `hand_out` that was
+not cut short nobody waits whom `place` would still take.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from balancer.admission.tier import Standing, Tier
@@ -35,6 +37,9 @@ _PUT_BACKS_MOST: Final = 2
 """So often one request may lose its place to another."""
 
 _UNMEASURED_RETRY_S: Final = 5.0
+
+_MANY_LANES: Final = 8
+"""From here on it is worth asking for the room of all replicas before trying each lane."""
 
 
 class Room(NamedTuple):
@@ -116,11 +121,11 @@ class Line(Generic[T, H]):
 
     # Waiting
 
-    def enter(self, ticket: T, now: float) -> None:
+    def enter(self, ticket: T, now: float, *, sure: bool = False) -> None:
         """Wait for a place, until `ticket.until`.
 
         Raises `PoolBusy` if the queue is full or the wait would be too long, except for one that
-        was put back: it was let in before.
+        had a replica before, and if a place is `sure`: one is about to be freed for it.
         """
         standing = ticket.standing
         line = self._line(standing.tier)
@@ -130,7 +135,7 @@ class Line(Generic[T, H]):
         ticket.order = (min(deadline, standing.arrived + queue_s), standing.arrived, self._sequence)
         ticket.entered = now
         ticket.until = min(deadline, now + queue_s)
-        if not standing.put_backs:
+        if not (sure or standing.placed or standing.put_backs):
             self._refuse_or_pass(line, ticket, now)
         line.add(ticket, now)
         self.waiting += 1
@@ -152,23 +157,29 @@ class Line(Generic[T, H]):
             why += ", its deadline"
         return self._busy(line, why, "late", ticket, now)
 
-    def hand_out(self, now: float, place: Place[T, H]) -> None:
-        """Place those who wait, in order, as long as there is room.
+    def hand_out(self, now: float, place: Place[T, H], most: int = sys.maxsize) -> bool:
+        """Place those who wait, in order, as long as there is room. Returns whether that is done:
+        after `most` of them there may be room for more.
 
         `place` leases a replica that the tier it is given may use; None if none has room. It must
         not call back into this line.
         """
-        while self.waiting:
+        while self.waiting and most:
             served = self._serve_senior(now, place)
             if not served and not any(self._serve(line, now, place) for line in self._lines):
-                return
+                return True
+            most -= 1
+        return not self.waiting
 
     def victim(self, ticket: T, now: float, makes_room: Callable[[H], bool]) -> H | None:
         """The youngest request that is to be put back so that `ticket` can have its place.
 
         `makes_room` says whether its replica then has room for `ticket`. The caller releases its
-        lease. None if there is none, or `ticket` may not take its place.
+        lease. None if there is none, or `ticket` may not take its place, or is late already.
         """
+        deadline = ticket.standing.deadline
+        if deadline is not None and now >= deadline:
+            return None
         line = self._line(ticket.standing.tier)
         if line.tier.preempts and self._is_open(line, freed=1):
             for held in reversed(self._held):
@@ -216,30 +227,38 @@ class Line(Generic[T, H]):
         """Place the first of this tier that can be; whether any could."""
         if not line.waiting or not self._is_open(line):
             return False
-        return self._place_first(line, line.tier, now, place)
+        return self._place_first(line, self._in_time(line, line.heads, now), line.tier, now, place)
 
     def _serve_senior(self, now: float, place: Place[T, H]) -> bool:
         """Place the senior that is due, if one is and can be."""
-        due: list[tuple[float, int]] = []
+        due: list[tuple[float, int, Sequence[T]]] = []
         for line in self._lines:
             if line.passed >= _PASSED_MOST and line.waiting and line.in_flight < line.slots:
-                oldest = min((one.standing.arrived for one in self._heads(line, now)), default=now)
-                if oldest + line.tier.handicap_s <= now:
-                    due.append((oldest + line.tier.handicap_s, line.place))
-        top = self._lines[0].tier
-        return any(self._place_first(self._lines[at], top, now, place) for _, at in sorted(due))
+                seniors = self._in_time(line, line.seniors, now)
+                if seniors:
+                    since = seniors[0].standing.arrived + line.tier.handicap_s
+                    due.append((since, line.place, seniors))
+        due.sort(key=itemgetter(0, 1))
+        top, lines = self._lines[0].tier, self._lines
+        return any(self._place_first(lines[at], seniors, top, now, place) for _, at, seniors in due)
 
-    def _place_first(self, line: TierLine[T], limits: Tier, now: float, place: Place[T, H]) -> bool:
-        for ticket in self._heads(line, now):
+    def _place_first(
+        self, line: TierLine[T], heads: Sequence[T], limits: Tier, now: float, place: Place[T, H]
+    ) -> bool:
+        if len(heads) > _MANY_LANES and self._room().free <= 0:
+            return False
+        for ticket in heads:
             held = place(ticket, limits)
             if held is not None:
                 self._serve_one(line, ticket, held, now)
                 return True
         return False
 
-    def _heads(self, line: TierLine[T], now: float) -> Sequence[T]:
+    def _in_time(
+        self, line: TierLine[T], first: Callable[[float], Sequence[T]], now: float
+    ) -> Sequence[T]:
         before = line.waiting
-        heads = line.heads(now)
+        heads = first(now)  # whose time has passed is out of the line then
         self.waiting -= before - line.waiting
         return heads
 
@@ -252,6 +271,7 @@ class Line(Generic[T, H]):
         self._pass_by(line)
 
     def _hold(self, line: TierLine[T], held: H) -> None:
+        held.standing.placed = True
         line.in_flight += 1
         if line.tier.yields_s:
             self._held[held] = None
@@ -275,7 +295,7 @@ class Line(Generic[T, H]):
             )
             raise self._busy(line, why, "full", ticket, now)
         patience_s = ticket.until - now
-        wait_s = line.wait_s(ticket.order, now) or 0.0
+        wait_s = line.wait_s(ticket.order, now)
         if patience_s <= 0 or wait_s > patience_s:
             line.hopeless += 1
             why = (

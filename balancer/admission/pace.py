@@ -31,7 +31,7 @@ class Pace:
 
     def begins(self, now: float) -> None:
         """The line is not empty any more."""
-        if now - self._empty_since > _FORGET_S:
+        if self._is_forgotten(now):
             self._places.clear()
             self._places.append(self._before_s)
         self._since = now
@@ -47,15 +47,18 @@ class Pace:
         self._places.append(self._stood_s(now))
 
     def places_per_s(self, now: float) -> float | None:
-        """None if too little was seen."""
+        """None if too little was seen, or too long ago."""
         places = len(self._places) - 1
-        if places < _EVIDENCE_PLACES:
+        if places < _EVIDENCE_PLACES or self._is_forgotten(now):
             return None
         first_s = self._places[0]
         # The gap since the last place counts once it is longer than those before it.
         until_now_s = (self._stood_s(now) - first_s) * places / (places + 1)
         span_s = max(self._places[-1] - first_s, until_now_s)
         return places / span_s if span_s > 0 else None
+
+    def _is_forgotten(self, now: float) -> bool:
+        return self._since is None and now - self._empty_since > _FORGET_S
 
     def _stood_s(self, now: float) -> float:
         return self._before_s if self._since is None else self._before_s + now - self._since

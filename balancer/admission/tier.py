@@ -99,3 +99,5 @@ class Standing(msgspec.Struct):
     """When it must have a replica (`trio.current_time`); later it is of no use. None: any time."""
     put_backs: int = 0
     """How often it had a replica and was put back in line."""
+    placed: bool = False
+    """Whether it ever had a replica: who was let in once is not refused when it comes again."""

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Hashable, Sequence
 from operator import attrgetter
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 import msgspec
 
@@ -16,7 +16,7 @@ from balancer.admission.tier import Standing, Tier
 __all__ = ["T", "Ticket", "TierLine", "TierStatistics"]
 
 
-Order = tuple[float, float, float]
+Order: TypeAlias = tuple[float, float, float]
 """The nearest end, the arrival, and a number that no other has."""
 
 
@@ -41,6 +41,8 @@ class Ticket:
 T = TypeVar("T", bound=Ticket)
 
 _order_of = attrgetter("order")
+
+_FORESIGHT_S: Final = 60.0
 
 
 class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,12 +71,34 @@ class TierStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """Those who lost their replica to a higher tier."""
 
 
-class TierLine(Generic[T]):
-    """One tier: its requests in flight, and those who wait, each lane in order.
+def _age_of(ticket: Ticket) -> tuple[float, float]:
+    return ticket.order[1:]
 
-    A lane holds those who want the same. A sorted list, not a heap: a place in it is found and
-    a leaver is gone at once, and moving 10,000 pointers takes 2 µs.
+
+class Lane(Generic[T]):
+    """Those who want the same, in two orders: by their ends, and by their arrivals.
+
+    Sorted lists, not heaps: a place in one is found and a leaver is gone at once, and moving
+    10,000 pointers takes 2 µs.
     """
+
+    __slots__ = ("by_age", "by_end")
+
+    def __init__(self) -> None:
+        self.by_end: list[T] = []
+        self.by_age: list[T] = []
+
+    def add(self, ticket: T) -> None:
+        insort(self.by_end, ticket, key=_order_of)
+        insort(self.by_age, ticket, key=_age_of)
+
+    def remove(self, ticket: T) -> None:
+        del self.by_end[bisect_left(self.by_end, ticket.order, key=_order_of)]
+        del self.by_age[bisect_left(self.by_age, _age_of(ticket), key=_age_of)]
+
+
+class TierLine(Generic[T]):
+    """One tier: its requests in flight, and those who wait, each lane in order."""
 
     def __init__(self, tier: Tier, place: int, reserved: int) -> None:
         self.tier = tier
@@ -87,7 +111,7 @@ class TierLine(Generic[T]):
         self.waiting = 0
         self.passed = 0
         """Places that tiers above took since it had one itself, or since it began to wait."""
-        self.lanes: dict[Hashable, list[T]] = {}
+        self.lanes: dict[Hashable, Lane[T]] = {}
         self.pace = Pace()
         self.served = self.left = self.full = self.hopeless = self.late = self.put_back = 0
         self.waited_s = 0.0
@@ -96,52 +120,70 @@ class TierLine(Generic[T]):
         if not self.waiting:
             self.pace.begins(now)
             self.passed = 0
-        insort(self.lanes.setdefault(ticket.wants, []), ticket, key=_order_of)
+        lane = self.lanes.get(ticket.wants)
+        if lane is None:
+            lane = self.lanes[ticket.wants] = Lane()
+        lane.add(ticket)
         ticket.waits = True
         self.waiting += 1
 
     def remove(self, ticket: T, now: float) -> None:
         lane = self.lanes[ticket.wants]
-        del lane[bisect_left(lane, ticket.order, key=_order_of)]
-        if not lane:
+        lane.remove(ticket)
+        if not lane.by_end:
             del self.lanes[ticket.wants]
         ticket.waits = False
         self.waiting -= 1
         if not self.waiting:
             self.pace.ends(now)
 
-    def wait_s(self, order: Order, now: float) -> float | None:
-        """How long one of this order would wait for its place, as fast as the line moves now."""
+    def wait_s(self, order: Order, now: float) -> float:
+        """How long one of this order would wait for its place, as fast as the line moves now. 0 if
+        too little was seen, or nobody waits: then waiting is the only way to see more."""
         pace = self.pace.places_per_s(now)
-        return None if pace is None else (self._ahead_of(order) + 1) / pace
+        return 0.0 if pace is None or not self.waiting else (self._ahead_of(order) + 1) / pace
 
     def lets_in_after_s(self, patience_s: float, now: float) -> float | None:
         """When one that can wait so long will fit into the queue and be placed in time.
 
-        Above 0, as somebody was just refused: at least the time to the next place.
+        Above 0, as somebody was just refused: at least the time to the next place. What a stall
+        says of the hours to come is not worth telling: no more than a minute, or `queue_s`.
         """
         pace = self.pace.places_per_s(now)
         if pace is None:
             return None
         ahead = self._ahead_of((now + patience_s, now, math.inf))
         too_many = max(1, self.waiting - self.tier.queue + 1)
-        return max(too_many / pace, (ahead + 1) / pace - patience_s)
+        after_s = max(too_many / pace, (ahead + 1) / pace - patience_s)
+        return min(after_s, max(self.tier.queue_s, _FORESIGHT_S))
 
     def _ahead_of(self, order: Order) -> int:
-        return sum(bisect_left(lane, order, key=_order_of) for lane in self.lanes.values())
+        return sum(bisect_left(lane.by_end, order, key=_order_of) for lane in self.lanes.values())
 
     def heads(self, now: float) -> Sequence[T]:
         """The first of each lane, in order. Whose time has passed is taken out of the line."""
         for lane in tuple(self.lanes.values()):
-            while lane and lane[0].until <= now:
-                self.remove(lane[0], now)
-        heads = [lane[0] for lane in self.lanes.values()]
+            while lane.by_end and lane.by_end[0].until <= now:
+                self.remove(lane.by_end[0], now)
+        heads = [lane.by_end[0] for lane in self.lanes.values()]
         if len(heads) > 1:
             heads.sort(key=_order_of)
         return heads
 
+    def seniors(self, now: float) -> Sequence[T]:
+        """The oldest of each lane, by age, of those that have waited their `handicap_s`. Whose
+        time has passed is taken out of the line."""
+        for lane in tuple(self.lanes.values()):
+            while lane.by_age and lane.by_age[0].until <= now:
+                self.remove(lane.by_age[0], now)
+        oldest = [lane.by_age[0] for lane in self.lanes.values()]
+        handicap_s = self.tier.handicap_s
+        return sorted(
+            (one for one in oldest if one.standing.arrived + handicap_s <= now), key=_age_of
+        )
+
     def statistics(self, now: float) -> TierStatistics:
-        first = min((lane[0].entered for lane in self.lanes.values()), default=now)
+        first = min((lane.by_end[0].entered for lane in self.lanes.values()), default=now)
         return TierStatistics(
             tier=self.tier.name,
             in_flight=self.in_flight,

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Collection
 
 import trio
 
+from balancer.probes.steady import keep_going
+
 __all__ = ["NameWatch", "look_up"]
 
 log = logging.getLogger("triolet.dns")
@@ -17,9 +19,14 @@ Lookup = Callable[[str], Awaitable[tuple[str, ...]]]
 
 
 async def look_up(host: str) -> tuple[str, ...]:
-    """Every address of a name, in order. Raises OSError if there is none."""
+    """Every address of a name, in order. Raises OSError if there is none.
+
+    Of one family, IPv4 if it has any: a server with both would be two replicas.
+    """
     found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return tuple(sorted({str(address[0]) for _, _, _, _, address in found}))
+    families = {family for family, *_ in found}
+    wanted = socket.AF_INET if socket.AF_INET in families else socket.AF_INET6
+    return tuple(sorted({str(address[0]) for family, *_, address in found if family == wanted}))
 
 
 class NameWatch:
@@ -63,6 +70,9 @@ class NameWatch:
 
     async def run(self) -> None:
         """Look them up every now and then, until cancelled."""
+        await keep_going("looking up names", self._run)
+
+    async def _run(self) -> None:
         while True:
             self._new_hosts = trio.Event()
             await self.look_at_all()

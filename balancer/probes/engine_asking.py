@@ -25,6 +25,10 @@ log = logging.getLogger("triolet.gauges")
 
 _AGAIN_S: Final = 60.0
 """When a second-best place is doubted, and facts are asked for that nobody answered with."""
+_FACTS_BYTES: Final = 65_536
+"""Longer JSON is not read."""
+_READ_HERE_BYTES: Final = 65_536
+"""A larger page of metrics is read in a thread."""
 _BUSY_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that say nothing about whether the path exists."""
 
@@ -122,7 +126,9 @@ class EngineAsked:
     async def _ask_facts(self) -> None:
         path, read = FACTS[self._engine]
         body = await self._fetch(path)
-        self._facts = (None if isinstance(body, Unread) else read(body)) or Facts()
+        self._facts = Facts()
+        if isinstance(body, bytes) and len(body) <= _FACTS_BYTES:
+            self._facts = read(body) or Facts()
         unheard = body in (Unread.SILENT, Unread.UNREACHABLE)
         self._facts_at = trio.current_time() + _AGAIN_S if unheard else math.inf
 
@@ -130,7 +136,15 @@ class EngineAsked:
         body = await self._fetch(place.path)
         if isinstance(body, Unread):
             return body
-        return place.read(body, trio.current_time(), self._engine) or Unread.NOTHING
+        now = trio.current_time()
+        if len(body) <= (_READ_HERE_BYTES if place.is_page else place.most_bytes):
+            return place.read(body, now, self._engine) or Unread.NOTHING
+        if not place.is_page:
+            return Unread.NOTHING
+        reading = await trio.to_thread.run_sync(
+            place.read, body, now, self._engine, abandon_on_cancel=True
+        )
+        return reading or Unread.NOTHING
 
     async def _fetch(self, path: str) -> bytes | Unread:
         try:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import msgspec
 
 from balancer.probes.engine_names import ENGINES, Engine, Field, Row, Source
-from balancer.probes.exposition import Sample, has_prefix, number, read_samples
+from balancer.probes.exposition import Budget, Sample, has_prefix, number, read_samples
 from balancer.readings import Gauges
 
-__all__ = ["Reading", "read_page", "restarted"]
+__all__ = ["Reading", "Starts", "read_page"]
 
 _COUNTERS: Final[frozenset[Field]] = frozenset({"cached_tokens", "prompt_tokens"})
 _SHARES: Final[frozenset[Field]] = frozenset({"kv_share", "occupancy"})
@@ -26,6 +26,8 @@ _MOST: Final = 2.0**53
 """No count of an engine gets there, and above it a float is no longer exact."""
 _SAME_START_S: Final = 1.0
 """Two start times closer than this are one: a restart takes longer."""
+_PAGE_BYTES: Final = 524_288
+"""What may be read of all names together: 30 of them, of 16 ranks, are half of it."""
 
 
 class Reading(NamedTuple):
@@ -41,37 +43,63 @@ def read_page(page: bytes, now: float, *, known: str = "") -> Reading | None:
     The engine that it was last time (`known`) is looked for first: the others cost a search each.
     Raises `ExpositionInvalid` for a page that no engine writes.
     """
+    read = _Page(page)
     for engine in sorted(ENGINES, key=lambda engine: engine.name != known):
         if has_prefix(page, engine.prefix):
-            gauges = _read(_Page(page), engine, now)
+            gauges = _read(read, engine, now)
             if gauges is not None:
                 return Reading(engine.name, gauges)
     return None
 
 
-def restarted(before: Gauges, after: Gauges) -> bool:
-    """Whether the engine was started anew between two readings, so that its cache is empty."""
-    if before.started_at is not None and after.started_at is not None:
-        return abs(after.started_at - before.started_at) > _SAME_START_S
-    return _fell(before.prompt_tokens, after.prompt_tokens) or _fell(
-        before.cached_tokens, after.cached_tokens
+class Starts:
+    """Whether an engine was started anew between two readings, so that its cache is empty.
+
+    Where several processes answer at one URL in turn, neither start times nor counters say that. A
+    start time that goes back gives them away, and a counter that is back up at once.
+    """
+
+    def __init__(self) -> None:
+        self._several = False
+        self._fell_from: Gauges | None = None
+
+    def judge(self, before: Gauges, after: Gauges) -> Literal["same", "restarted", "several"]:
+        """To be asked once for each reading; says `several` once, and then always `same`."""
+        if self._several:
+            return "same"
+        fell_from, self._fell_from = self._fell_from, None
+        if before.started_at is not None and after.started_at is not None:
+            later_s = after.started_at - before.started_at
+            self._several = later_s < -_SAME_START_S
+            changed = later_s > _SAME_START_S
+        else:
+            self._several = fell_from is not None and not _fell(fell_from, after)
+            changed = _fell(before, after)
+            self._fell_from = before if changed else None
+        if self._several:
+            return "several"
+        return "restarted" if changed else "same"
+
+
+def _fell(before: Gauges, after: Gauges) -> bool:
+    counted = (
+        (before.prompt_tokens, after.prompt_tokens),
+        (before.cached_tokens, after.cached_tokens),
     )
-
-
-def _fell(before: float | None, after: float | None) -> bool:
-    return before is not None and after is not None and after < before
+    return any(was is not None and now is not None and now < was for was, now in counted)
 
 
 class _Page:
-    """A page, searched at most once for each name."""
+    """A page, searched at most once for each name, and read to a bound."""
 
     def __init__(self, text: bytes) -> None:
         self._text = text
+        self._budget = Budget(_PAGE_BYTES)
         self._read: dict[bytes, list[Sample]] = {}
 
     def samples(self, name: bytes) -> list[Sample]:
         if name not in self._read:
-            self._read[name] = read_samples(self._text, name)
+            self._read[name] = read_samples(self._text, name, self._budget)
         return self._read[name]
 
 

@@ -21,6 +21,13 @@ class Place(NamedTuple):
     """Whose path it is; empty for a page of metrics, which tells itself."""
     gauges: Callable[[bytes, float], Gauges | None] | None = None
     """From JSON; None for a page of metrics."""
+    most_bytes: int = 262_144
+    """Longer JSON is not read: it would hold the loop, in whichever thread."""
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is a page of metrics, of which little is looked at, and not JSON."""
+        return self.gauges is None
 
     def read(self, body: bytes, now: float, known: str) -> Reading | None:
         """What it says; None if nothing of any engine's load. `known`: the engine last time."""
@@ -36,8 +43,8 @@ class Place(NamedTuple):
 PLACES: Final = (
     Place("/metrics"),
     Place("/prometheus/metrics"),  # trtllm-serve; its /metrics is something else
-    Place("/v1/loads?include=core", "sglang", read_loads),  # without --enable-metrics
-    Place("/get_load", "sglang", read_get_load),  # before /v1/loads
+    Place("/v1/loads?include=core", "sglang", read_loads, 65_536),  # without --enable-metrics
+    Place("/get_load", "sglang", read_get_load, 65_536),  # before /v1/loads
     Place("/slots", "llama.cpp", read_slots),  # without --metrics
 )
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Annotated, Final, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from balancer.readings import Gauges
 
@@ -19,15 +20,19 @@ __all__ = ["FACTS", "Facts", "read_get_load", "read_loads", "read_slots"]
 
 _Read = TypeVar("_Read")
 
+# No count of an engine leaves this range, and in it sums stay exact. Another one: nothing is said.
+_Count = Annotated[int, Meta(ge=0, le=2**53)]
+_Share = Annotated[float, Meta(ge=0, le=1000)]
+
 
 class _Load(msgspec.Struct):
     """Of one rank, from SGLang's `/v1/loads`."""
 
-    num_running_reqs: int | None = None
-    num_waiting_reqs: int | None = None
-    token_usage: float | None = None
-    max_total_num_tokens: int | None = None
-    max_running_requests: int | None = None
+    num_running_reqs: _Count | None = None
+    num_waiting_reqs: _Count | None = None
+    token_usage: _Share | None = None
+    max_total_num_tokens: _Count | None = None
+    max_running_requests: _Count | None = None
 
 
 class _Loads(msgspec.Struct):
@@ -37,8 +42,8 @@ class _Loads(msgspec.Struct):
 class _OldLoad(msgspec.Struct):
     """Of one rank, from SGLang's `/get_load`; `num_reqs` counts running and waiting ones."""
 
-    num_reqs: int
-    num_waiting_reqs: int
+    num_reqs: _Count
+    num_waiting_reqs: _Count
 
 
 class _Slot(msgspec.Struct):
@@ -52,14 +57,14 @@ class _Slot(msgspec.Struct):
 class _Props(msgspec.Struct):
     """Of llama.cpp's `/props`."""
 
-    total_slots: int
+    total_slots: _Count
 
 
 class _Info(msgspec.Struct):
     """Of TGI's `/info`."""
 
-    max_batch_total_tokens: int | None = None
-    max_batch_size: int | None = None
+    max_batch_total_tokens: _Count | None = None
+    max_batch_size: _Count | None = None
 
 
 def read_loads(body: bytes, now: float) -> Gauges | None:
@@ -86,7 +91,7 @@ def read_get_load(body: bytes, now: float) -> Gauges | None:
         return None
     waiting = sum(rank.num_waiting_reqs for rank in ranks)
     running = sum(rank.num_reqs for rank in ranks) - waiting
-    if running < 0 or waiting < 0:
+    if running < 0:
         return None
     return Gauges(at=now, running=float(running), waiting=float(waiting))
 
@@ -138,7 +143,7 @@ def _decode(body: bytes, kind: type[_Read]) -> _Read | None:
 
 def _sum(values: Sequence[float | None]) -> float | None:
     """None if a rank did not say; a sum without it would be too low."""
-    known = [value for value in values if value is not None and value >= 0]
+    known = [value for value in values if value is not None]
     total = math.fsum(known)
     return total if len(known) == len(values) else None
 

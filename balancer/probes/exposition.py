@@ -2,7 +2,7 @@
 
 An engine's page holds hundreds of histogram lines for every number that is wanted, so each name is
 searched for in the bytes and nothing else is looked at: about 0.1 ms for each name in 500 KB. What
-is malformed is left out. A page may be hostile: no name costs more than a few milliseconds.
+is malformed is left out. A page may be hostile: a `Budget` bounds what reading it costs.
 
 The form: https://prometheus.io/docs/instrumenting/exposition_formats/#text-based-format
 """
@@ -14,9 +14,9 @@ import re
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-__all__ = ["ExpositionInvalid", "Sample", "has_prefix", "number", "read_samples"]
+__all__ = ["Budget", "ExpositionInvalid", "Sample", "has_prefix", "number", "read_samples"]
 
-_BUDGET_BYTES: Final = 262_144
+_NAME_BYTES: Final = 262_144
 _LINE_COST_BYTES: Final = 256
 """What may be read for one name, each line counted so much longer than it is: 1,024 lines at most.
 An engine has one line for each rank, of a few hundred bytes."""
@@ -34,6 +34,19 @@ class ExpositionInvalid(ValueError):
     """No engine writes such a page: far too many lines of a name that has one for each rank."""
 
 
+class Budget:
+    """How much may be read, in bytes of lines; a few milliseconds for each 256 KiB."""
+
+    def __init__(self, left_bytes: int = _NAME_BYTES) -> None:
+        self.left_bytes = left_bytes
+
+    def spend(self, line_bytes: int, name: bytes) -> None:
+        """Raises `ExpositionInvalid` when there is nothing left."""
+        self.left_bytes -= line_bytes + _LINE_COST_BYTES
+        if self.left_bytes < 0:
+            raise ExpositionInvalid(f"too many lines begin with {name.decode()}: not an engine's")
+
+
 class Sample(NamedTuple):
     """One line: what was measured, of what."""
 
@@ -47,19 +60,18 @@ def has_prefix(page: bytes, prefix: bytes) -> bool:
     return _find(page, prefix, -1) >= 0
 
 
-def read_samples(page: bytes, name: bytes) -> list[Sample]:
+def read_samples(page: bytes, name: bytes, budget: Budget | None = None) -> list[Sample]:
     """Every readable sample of exactly that name, in the order of the page.
 
-    Raises `ExpositionInvalid` when there are more than an engine can have.
+    Raises `ExpositionInvalid` when there are more than an engine can have: more than `budget`,
+    which is that for one name unless it is given.
     """
     samples: list[Sample] = []
-    budget = _BUDGET_BYTES
+    budget = Budget() if budget is None else budget
     at = _find(page, name, -1)
     while at >= 0:
         end = _end_of_line(page, at)
-        budget -= end - at + _LINE_COST_BYTES
-        if budget < 0:
-            raise ExpositionInvalid(f"too many lines begin with {name.decode()}: not an engine's")
+        budget.spend(end - at, name)
         sample = _read_sample(page[at + len(name) : end])
         if sample is not None:
             samples.append(sample)

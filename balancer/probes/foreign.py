@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 import trio
 
 from balancer.foreign import ForeignGpu, ForeignLoad
+from balancer.probes.steady import keep_going
 from balancer.readings import Gauges
 from balancer.replica import Replica
 
@@ -39,6 +41,9 @@ class ForeignWatch:
 
     async def run(self, replicas: Callable[[], Iterable[Replica]]) -> None:
         """Watch those that there are at the time, until cancelled."""
+        await keep_going("watching foreign load", partial(self._run, replicas))
+
+    async def _run(self, replicas: Callable[[], Iterable[Replica]]) -> None:
         while True:
             now = trio.current_time()
             self._seen = {replica: self._seen.get(replica) or _Seen() for replica in replicas()}

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import random
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 import trio
@@ -21,6 +23,7 @@ from balancer.probes.gpu_processes import Endpoint, is_local
 from balancer.probes.gpu_sample import GpuSample, chosen, reading
 from balancer.probes.gpu_thread import DriverThread
 from balancer.probes.nvml import NvmlAbsent, NvmlUnavailable
+from balancer.probes.steady import keep_going
 from balancer.readings import GpuReading
 from balancer.replica import Replica
 from balancer.wire.connect import Dialer, Origin
@@ -35,6 +38,8 @@ _RETRY_MAX_S: Final = 60.0
 """The longest pause after a failure; it doubles up to here."""
 _FETCH_S: Final = 2.0
 _RESOLVE_S: Final = 2.0
+_LOCATE_S: Final = 5.0
+"""How soon names that could not be looked up are tried again, at first."""
 _READ_HERE_BYTES: Final = 65_536
 _VAIN_LOOKS: Final = 30
 _MISSED_MAX: Final = 3
@@ -87,7 +92,7 @@ class GpuProbes:
         async with trio.open_nursery() as self._nursery:
             self.watch(replicas)
             task_status.started()
-            await self._keep_sampling()
+            await keep_going("reading the GPUs of this machine", self._keep_sampling)
 
     def watch(self, replicas: Iterable[Replica]) -> None:
         """Read the GPUs of these from now on, and of no others."""
@@ -108,18 +113,21 @@ class GpuProbes:
     # -- this machine
 
     async def _keep_sampling(self) -> None:
-        pause_s = self._interval_s
+        pause_s, locate_s = self._interval_s, _LOCATE_S
         while True:
             self._changed = trio.Event()
-            here = await _locate_all(self._here)
-            while here and not self._changed.is_set():
+            here, unknown = await _locate_all(self._here)
+            locate_at = trio.current_time() + locate_s if unknown else math.inf
+            locate_s = min(2 * locate_s, _RETRY_MAX_S) if unknown else _LOCATE_S
+            while here and not self._changed.is_set() and trio.current_time() < locate_at:
                 answered = await self._sample(here)
                 pause_s = self._interval_s if answered else min(2 * pause_s, _RETRY_MAX_S)
                 with trio.move_on_after(pause_s):
                     await self._changed.wait()
             if not here:
                 await self._let_go()
-                await self._changed.wait()
+                with trio.move_on_at(locate_at):
+                    await self._changed.wait()
 
     async def _sample(self, here: Sequence[LocalReplica]) -> bool:
         """Whether NVML answered."""
@@ -165,18 +173,21 @@ class GpuProbes:
         for url in wanted - self._fetching.keys():
             if self._nursery is not None:
                 scope = self._fetching[url] = trio.CancelScope()
-                self._nursery.start_soon(self._keep_fetching, url, scope)
+                self._nursery.start_soon(self._run_fetching, url, scope)
 
-    async def _keep_fetching(self, url: str, scope: trio.CancelScope) -> None:
-        page, missed, pause_s = ExporterPage(), 0, self._interval_s
+    async def _run_fetching(self, url: str, scope: trio.CancelScope) -> None:
         with scope:
-            while True:
-                samples = await self._fetch(url, page)
-                missed = 0 if samples else missed + 1
-                if samples or missed >= _MISSED_MAX:
-                    self._spread(url, samples)
-                pause_s = self._interval_s if samples else min(2 * pause_s, _RETRY_MAX_S)
-                await trio.sleep(pause_s * random.uniform(0.9, 1.1))
+            await keep_going(f"reading GPU exporter {url}", partial(self._keep_fetching, url))
+
+    async def _keep_fetching(self, url: str) -> None:
+        page, missed, pause_s = ExporterPage(), 0, self._interval_s
+        while True:
+            samples = await self._fetch(url, page)
+            missed = 0 if samples else missed + 1
+            if samples or missed >= _MISSED_MAX:
+                self._spread(url, samples)
+            pause_s = self._interval_s if samples else min(2 * pause_s, _RETRY_MAX_S)
+            await trio.sleep(pause_s * random.uniform(0.9, 1.1))
 
     async def _fetch(self, url: str, page: ExporterPage) -> list[GpuSample]:
         """Empty if nothing could be had."""
@@ -214,7 +225,9 @@ class GpuProbes:
         replica.gpu = now
         fault = now.fault if now is not None else None
         if fault is not None and fault != before:
-            log.warning("replica %s: %s", replica.name, fault)
+            # An exporter's own words: they must not look like other lines, nor steer a terminal.
+            shown = "".join(char if char.isprintable() else "?" for char in fault)
+            log.warning("replica %s: %s", replica.name, shown)
 
     def _tell(self, about: str, what: str, trouble: str) -> None:
         """Log what is new: trouble, other trouble, its end."""
@@ -250,50 +263,54 @@ async def _read(page: ExporterPage, body: bytes) -> list[GpuSample]:
     now = trio.current_time()
     if len(body) <= _READ_HERE_BYTES:
         return page.read(body, now)
-    return await trio.to_thread.run_sync(page.read, body, now)
+    return await trio.to_thread.run_sync(page.read, body, now, abandon_on_cancel=True)
 
 
-async def _locate_all(places: Mapping[Replica, GpuPlace]) -> list[LocalReplica]:
-    """The replicas on this machine. Takes no longer than the slowest name."""
+async def _locate_all(places: Mapping[Replica, GpuPlace]) -> tuple[list[LocalReplica], bool]:
+    """The replicas on this machine, and whether any name could not be looked up. Takes no longer
+    than the slowest name."""
     found: list[LocalReplica] = []
+    unknown = False
 
     async def locate(replica: Replica, place: GpuPlace) -> None:
-        here = await _locate(replica, place)
+        nonlocal unknown
+        addresses = await _addresses(replica.origin)
+        unknown = unknown or addresses is None
+        here = _located(replica, place, addresses or [])
         if here is not None:
             found.append(here)
 
     async with trio.open_nursery() as nursery:
         for replica, place in places.items():
             nursery.start_soon(locate, replica, place)
-    return found
+    return found, unknown
 
 
-async def _locate(replica: Replica, place: GpuPlace) -> LocalReplica | None:
+def _located(replica: Replica, place: GpuPlace, addresses: Iterable[str]) -> LocalReplica | None:
     """Where a replica listens on this machine; None if it does not, and has no GPUs given."""
     origin = replica.origin
-    addresses = [address for address in await _addresses(origin) if is_local(address)]
+    addresses = [address for address in addresses if is_local(address)]
     if not addresses and not place.gpus:
         return None
     endpoints = tuple(Endpoint(address, origin.port) for address in addresses)
     return LocalReplica(replica.name, endpoints, place.gpus)
 
 
-async def _addresses(origin: Origin) -> list[str]:
-    """The IP addresses of its host; none if they cannot be found out in time."""
+async def _addresses(origin: Origin) -> list[str] | None:
+    """The IP addresses of its host; None if they cannot be found out in time."""
     try:
         return [str(ipaddress.ip_address(origin.host))]
     except ValueError:
         pass
-    found: dict[str, None] = {}
     with trio.move_on_after(_RESOLVE_S):
         try:
             answer = await trio.socket.getaddrinfo(
                 origin.host, origin.port, type=socket.SOCK_STREAM
             )
-            found = dict.fromkeys(str(address[0]) for *_, address in answer)
+            return list(dict.fromkeys(str(address[0]) for *_, address in answer))
         except (OSError, UnicodeError):
-            return []
-    return list(found)
+            return None
+    return None
 
 
 def _flat(groups: dict[str, list[Replica]]) -> list[Replica]:

@@ -14,7 +14,7 @@ cache is empty, how much is in it, and how much fits.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import msgspec
 
@@ -29,13 +29,15 @@ _SAMPLE: Final = 1024
 _SLOWLY: Final = 1 / 64
 
 Hash = int | bytes
+BlockTokens = Annotated[int, msgspec.Meta(ge=1, le=2**20)]
+"""Engines have 16 to 1024, and some a few thousand for what has states."""
 
 
 class Stored(msgspec.Struct, tag="BlockStored", gc=False):
     """Blocks that are in the cache now."""
 
     block_hashes: list[Hash]
-    block_size: int
+    block_size: BlockTokens
     medium: str | None = None
     group_idx: int | None = None
     kv_cache_spec_kind: str | None = None
@@ -57,7 +59,7 @@ class _StoredRow(msgspec.Struct, tag="BlockStored", array_like=True, gc=False):
     block_hashes: list[Hash]
     parent_block_hash: msgspec.Raw
     token_ids: msgspec.Raw
-    block_size: int
+    block_size: BlockTokens
     lora_id: msgspec.Raw = msgspec.Raw()
     medium: str | None = None
     lora_name: msgspec.Raw = msgspec.Raw()
@@ -107,7 +109,7 @@ def decode(payload: bytes) -> Batch:
     try:
         batch = _batch.decode(payload) if _is_map(payload) else _batch_row.decode(payload)
         return Batch(batch.ts, [_decode_event(raw) for raw in batch.events])
-    except UnicodeDecodeError as exc:  # what msgspec raises for a string that is not UTF-8
+    except (UnicodeDecodeError, RecursionError) as exc:  # no UTF-8, or nested beyond reason
         raise msgspec.DecodeError(str(exc)) from exc
 
 

@@ -36,10 +36,13 @@ _REPLAY_S: Final = 2.0
 _REPLAY_EVERY_S: Final = 1.0
 """A peer that loses batches all the time is not asked for them all the time."""
 _SLICE: Final = 16
-"""Batches between two checkpoints; one of 8192 tokens takes 0.3 ms."""
+_SLICE_BYTES: Final = 131_072
+"""Batches, or bytes of them, between two checkpoints; one of 8192 tokens has 30 KB, and takes
+0.3 ms."""
 _MOST_WAITING: Final = 512
 """Batches in ZeroMQ's queue; more are lost there, and found missing by their numbers."""
-_MOST_BYTES: Final = 16 * 2**20
+_MOST_BYTES: Final = 2 * 2**20
+"""Of one batch: half a million tokens in one step."""
 _END: Final = (-1).to_bytes(8, "big", signed=True)
 
 
@@ -82,6 +85,21 @@ class Numbering:
     def restart(self) -> None:
         """Another engine, counting from 0."""
         self.next = None
+
+
+class _Slice:
+    """What is dealt with before others get their turn."""
+
+    def __init__(self) -> None:
+        self._batches = self._bytes = 0
+
+    def add(self, frames: list[bytes]) -> None:
+        self._batches += 1
+        self._bytes += sum(map(len, frames))
+
+    @property
+    def is_over(self) -> bool:
+        return self._batches >= _SLICE or self._bytes >= _SLICE_BYTES
 
 
 class _Feed:
@@ -157,15 +175,18 @@ class KvEvents:
         except zmq.ZMQError as exc:
             log.warning("no KV events from %s at %s: %s", replica, source, exc)
         finally:
-            self.caches.pop(replica, None)
+            if self.caches.get(replica) is feed.cache:  # it may be watched anew by now
+                del self.caches[replica]
 
     async def _follow(self, feed: _Feed, source: KvSource, socket: zmq.Socket[bytes]) -> None:
         while True:
-            for _ in range(_SLICE):
+            slice_ = _Slice()
+            while not slice_.is_over:
                 frames = _receive(socket)
                 if frames is None:
                     await trio.lowlevel.wait_readable(socket.FD)
                     break
+                slice_.add(frames)
                 await self._heard(feed, source, frames)
             else:
                 await trio.lowlevel.checkpoint()
@@ -224,8 +245,9 @@ class KvEvents:
         with _socket(zmq.DEALER, source.replay) as socket:
             due = feed.numbering.next or 0
             socket.send_multipart([b"", due.to_bytes(8, "big")], zmq.NOBLOCK)
-            taken = 0
+            slice_ = _Slice()
             while (frames := await _receive_soon(socket)) is not None:
+                slice_.add(frames)
                 message = feed.read(frames)
                 if message is None:
                     return
@@ -234,8 +256,8 @@ class KvEvents:
                     return
                 if place != "known":
                     self._take(feed, *message)
-                taken += 1
-                if taken % _SLICE == 0:
+                if slice_.is_over:
+                    slice_ = _Slice()
                     await trio.lowlevel.checkpoint()
 
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 __all__ = ["ListedModel", "read_models"]
+
+
+_READ_BYTES: Final = 262_144
+"""A longer list is not read: it would hold the loop, and no engine has one."""
 
 
 class ListedModel(msgspec.Struct, frozen=True):
@@ -19,7 +25,9 @@ class _List(msgspec.Struct):
 
 
 def read_models(body: bytes) -> tuple[ListedModel, ...] | None:
-    """The models in the answer; None if it is no model list."""
+    """The models in the answer; None if it is no model list, or over 256 KiB."""
+    if len(body) > _READ_BYTES:
+        return None
     try:
         return tuple(msgspec.json.decode(body, type=_List).data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

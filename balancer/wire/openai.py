@@ -35,7 +35,7 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
 
 
 class Usage(msgspec.Struct, frozen=True, gc=False):
-    """Token counts as the replica reports them; None where it does not."""
+    """Token counts as the replica reports them, 0 to 2**53; None where it reports none."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -158,7 +158,15 @@ def _normalised(usage: _UsageFields) -> Usage:
     prompt = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
     output = usage.completion_tokens if usage.completion_tokens is not None else usage.output_tokens
     cached = details.cached_tokens if details else usage.cache_read_input_tokens
-    return Usage(prompt, output, cached)
+    return Usage(_count(prompt), _count(output), _count(cached))
+
+
+def _count(tokens: int | None) -> int | None:
+    """What is no count was not reported: sums with it would be wrong for ever, or unprintable."""
+    return tokens if tokens is not None and 0 <= tokens <= _MOST_TOKENS else None
+
+
+_MOST_TOKENS: Final = 2**53
 
 
 def stream_usage(recent: bytes) -> Usage:

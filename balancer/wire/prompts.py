@@ -37,7 +37,10 @@ _READ_BYTES: Final = 4_194_304
 """A body larger than this without its media is counted alone: a million tokens, more than engines
 take."""
 _READ_COMMAS: Final = 196_608
-"""The same for one with more of these, for each can be an object to make, in 0.06 µs."""
+"""The same for one with more of these, for each can be a number to make, in 0.06 µs."""
+_READ_OBJECTS: Final = 32_768
+"""The same for one with more of these, lists among them, or what looks like one; each is made in
+0.26 µs."""
 
 SESSION_CHARACTERS: Final = 256
 """A longer name is none: it would be kept for as long as the session is remembered."""
@@ -94,6 +97,7 @@ class _Metadata(msgspec.Struct, gc=False):
     user_id: Any = None
 
 
+_UNSALTED: Final = (None, None, None, None)
 _NO_METADATA: Final = _Metadata()
 
 _body: Final = msgspec.json.Decoder(_Body)
@@ -130,7 +134,11 @@ def read_prompt(body: bytes) -> Rendered:
 
 def _too_much(body: bytes) -> bool:
     size = len(body)
-    return size > _READ_COMMAS and (size > _READ_BYTES or body.count(b",") > _READ_COMMAS)
+    return size > 2 * _READ_OBJECTS and (
+        size > _READ_BYTES
+        or body.count(b"{") + body.count(b"[") > _READ_OBJECTS
+        or body.count(b",") > _READ_COMMAS
+    )
 
 
 def _add_prompt(page: Page, fields: _Body) -> None:
@@ -199,6 +207,14 @@ def _output_tokens(fields: _Body) -> int | None:
 
 def _session(fields: _Body) -> str | None:
     """`user` is not among them: it names who asks, and a service asks for all with one name."""
+    if not (
+        fields.metadata
+        or fields.session_id
+        or fields.conversation_id
+        or fields.conversation
+        or fields.prompt_cache_key
+    ):
+        return None  # as in most requests
     metadata = _metadata_of(fields)
     user_id = metadata.user_id
     for each in (
@@ -239,5 +255,7 @@ def _seed(fields: _Body) -> int:
         fields.previous_response_id,
         _conversation(fields),
     )
+    if given_salts == _UNSALTED:
+        return 0  # as in most requests
     salts = tuple(each if isinstance(each, str) else "" for each in given_salts)
     return hash(salts) if any(salts) else 0

@@ -1,15 +1,14 @@
 """What runs, why, and changes to it: `/admin/api/`. It reads snapshots and awaits no replica.
 
-Who may: with `admin.key`, whoever sends it as `Authorization: Bearer`. Without one only a program
-on this machine that talks to Triolet directly: no proxy between them, no web page of somebody
-else's in a browser here.
+Who may: whoever sends the key as `Authorization: Bearer`, from wherever. That a request comes from
+this machine proves nothing: proxies and browsers run there too.
 """
 
 from __future__ import annotations
 
 import hmac
-import ipaddress
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 from urllib.parse import parse_qs
 
@@ -32,9 +31,6 @@ __all__ = ["AdminApi"]
 
 _BODY_BYTES: Final = 65_536
 _LATEST_MOST: Final = 1_000
-_PROXY_HEADERS: Final = (b"forwarded", b"via", b"x-forwarded", b"x-real-ip")
-"""How the names of headers begin that a proxy adds."""
-_LOCAL_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class _Change(msgspec.Struct, forbid_unknown_fields=False):
@@ -59,11 +55,11 @@ class AdminApi:
         key: str | None,
         refresh: Callable[[], None],
     ) -> None:
-        """`refresh` has the pools take what `membership` says now."""
+        """`refresh` has the pools take what `membership` says now. Without a `key` nobody may."""
         self._catalog = catalog
         self._membership = membership
         self._decisions = decisions
-        self._key = None if key is None else key.encode()
+        self.key = key
         self._refresh = refresh
 
     # Reading
@@ -78,10 +74,10 @@ class AdminApi:
         """`GET /admin/api/replicas`."""
         self._authorize(scope)
         now = trio.current_time()
-        shown = [
-            replica_view(replica, self._models_of(replica), now)
-            for replica in self._catalog.replicas
-        ]
+        for pool in self._catalog.pools.values():
+            pool.statistics()  # their room is worked out when somebody asks
+        models = self._models()
+        shown = [replica_view(one, models[one], now) for one in self._catalog.replicas]
         await respond_json(send, record, 200, {"replicas": shown})
 
     async def decision(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,8 +161,12 @@ class AdminApi:
             self._refresh()
         return changed
 
-    def _models_of(self, replica: Replica) -> Sequence[str]:
-        return [pool.model for pool in self._catalog.pools.values() if replica in pool.replicas]
+    def _models(self) -> Mapping[Replica, Sequence[str]]:
+        found: defaultdict[Replica, list[str]] = defaultdict(list)
+        for pool in self._catalog.pools.values():
+            for replica in pool.replicas:
+                found[replica].append(pool.model)
+        return found
 
     async def _fields(self, scope: Scope, receive: Receive) -> dict[str, object]:
         """The JSON object in the body. Only as JSON: no page of another site can send that."""
@@ -187,50 +187,23 @@ class AdminApi:
     # Who may
 
     def _authorize(self, scope: Scope) -> None:
-        headers: list[tuple[bytes, bytes]] = scope["headers"]
-        if self._key is not None:
-            sent = next((value for name, value in headers if name == b"authorization"), b"")
-            if not hmac.compare_digest(sent, b"Bearer " + self._key):
-                raise ApiError(
-                    401,
-                    "the admin API wants admin.key as `Authorization: Bearer`",
-                    code="invalid_api_key",
-                    headers=[(b"www-authenticate", b"Bearer")],
-                )
-        elif not _is_local(scope, headers):
+        if self.key is None:
             raise ApiError(
                 403,
-                "without admin.key the admin API answers only programs on this machine that call "
-                "it directly by its loopback address; set admin.key",
+                "the admin API answers nobody: there is no admin.key, and one of its own could "
+                "not be written to a file; set admin.key",
                 code="forbidden",
             )
-
-
-def _is_local(scope: Scope, headers: Sequence[tuple[bytes, bytes]]) -> bool:
-    client = scope["client"]
-    if client is None or not _is_loopback(client[0]):
-        return False
-    names = {name for name, _ in headers}
-    if b"origin" in names or any(name.startswith(_PROXY_HEADERS) for name in names):
-        return False
-    host = next((value.decode("latin-1") for name, value in headers if name == b"host"), "")
-    # The name too: a page that had its own name resolve to 127.0.0.1 would be local otherwise.
-    return _host_of(host) in _LOCAL_NAMES
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
-
-
-def _host_of(authority: str) -> str:
-    if authority.startswith("["):
-        return authority[1:].partition("]")[0]
-    return authority.partition(":")[0].lower()
+        headers: list[tuple[bytes, bytes]] = scope["headers"]
+        sent = next((value for name, value in headers if name == b"authorization"), b"")
+        if not hmac.compare_digest(sent, b"Bearer " + self.key.encode()):
+            raise ApiError(
+                401,
+                "the admin API wants its key as `Authorization: Bearer`: admin.key, or if none is "
+                "configured what is in triolet/admin-PORT.key below XDG_RUNTIME_DIR or ~/.cache",
+                code="invalid_api_key",
+                headers=[(b"www-authenticate", b"Bearer")],
+            )
 
 
 def _query(scope: Scope) -> dict[str, list[str]]:

@@ -7,13 +7,13 @@ from typing import Any
 
 import msgspec
 
-from balancer.decisions import Decision, Placement
-from balancer.policies import POLICIES, Candidate, Explanation, Policy
+from balancer.decisions import Decision, Placement, policy_name
+from balancer.policies import Candidate, Explanation
 from balancer.pool import Pool
 from balancer.readings import Gauges, GpuReading
 from balancer.replica import UNBOUNDED, Replica
 
-__all__ = ["decision_line", "decision_view", "policy_name", "pool_view", "replica_view"]
+__all__ = ["decision_line", "decision_view", "pool_view", "replica_view"]
 
 
 def pool_view(pool: Pool) -> dict[str, Any]:
@@ -27,6 +27,7 @@ def pool_view(pool: Pool) -> dict[str, Any]:
         "in_flight": found.in_flight,
         "waiting": found.waiting,
         "panic": found.panic,
+        "ejected": pool.ejected(),
         "fallback": pool.settings.fallback,
         "tiers": [msgspec.to_builtins(tier) for tier in found.tiers],
     }
@@ -62,12 +63,6 @@ def replica_view(replica: Replica, models: Sequence[str], now: float) -> dict[st
         "engine": _gauges(replica.gauges, now),
         "gpu": _gpu(replica.gpu, now),
     }
-
-
-def policy_name(policy: Policy) -> str:
-    """What it is called in the configuration."""
-    made: object = type(policy)
-    return next((name for name, kind in POLICIES.items() if kind == made), type(policy).__name__)
 
 
 def _gauges(gauges: Gauges | None, now: float) -> dict[str, Any] | None:

@@ -32,8 +32,8 @@ class Source(NamedTuple):
     name: str
     directory: str
     """Relative paths start here."""
-    environ: Mapping[str, str]
-    """What an "env:NAME" string is looked up in."""
+    environ: Mapping[str, str] | None
+    """What an "env:NAME" string is looked up in; None where it must not be."""
 
 
 class Problem(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 from msgspec import inspect
@@ -19,7 +20,7 @@ from server.config.check import (
 )
 from server.config.hints import joined
 from server.config.model import Config, ReplicaConfig, Replicas
-from server.config.rules import check_rules
+from server.config.rules import check_replica_rules, check_replicas, check_rules
 from server.config.sources import (
     ConfigSourceError,
     Entry,
@@ -86,6 +87,8 @@ def load_replicas(path: str, *, environ: Mapping[str, str]) -> tuple[ReplicaConf
 
     root = inspect.type_info(_ReplicaFile)
     checked = Checker(root, entry.source, report).check(root, entry.value, "", whole=True)
+    if isinstance(checked, dict):
+        check_replicas(checked.get("replicas"), "replicas", report)
     if problems:
         raise ConfigError(problems)
     return msgspec.convert(checked, _ReplicaFile).replicas
@@ -95,13 +98,31 @@ def check_replica(fields: Mapping[str, object]) -> tuple[ReplicaConfig | None, l
     """A replica out of plain data that came over the wire, and what is wrong with it if it is None.
 
     "env:NAME" does not work there: who may add a replica must not be able to read the environment.
+    Twenty problems are enough.
     """
     problems: list[str] = []
+
+    def report(key: str, message: str) -> None:
+        problems.append(f"{key} {message}")
+        if len(problems) == _ENOUGH:
+            raise _Enough
+
     root = inspect.type_info(ReplicaConfig)
-    source = Source("the request", "", {})
-    checker = Checker(root, source, lambda key, message: problems.append(f"{key} {message}"))
-    checked = checker.check(root, dict(fields), "", whole=True)
+    try:
+        checker = Checker(root, Source("a request", "", None), report)
+        checked = checker.check(root, dict(fields), "", whole=True)
+        if isinstance(checked, dict):
+            check_replica_rules(checked, "", report)
+    except _Enough:
+        return None, [*problems, "and maybe more"]
     return (None if problems else msgspec.convert(checked, ReplicaConfig)), problems
+
+
+class _Enough(Exception):
+    """So much is wrong that there is no use in looking on."""
+
+
+_ENOUGH: Final = 20
 
 
 def _entries(

@@ -12,10 +12,11 @@ from msgspec import Meta, Struct
 
 from server.config import values
 
-MASK: Final = "***"
-"""Stands for a secret wherever a configuration is printed."""
+MASK: Final = values.MASK
+"""Stands for a secret wherever a configuration is printed; refused where one is read."""
 
 Seconds = Annotated[float, Meta(gt=0, extra={"unit": "seconds"})]
+Interval = Annotated[float, Meta(ge=0.05, extra={"unit": "seconds"})]
 SecondsOrZero = Annotated[float, Meta(ge=0, extra={"unit": "seconds"})]
 Bytes = Annotated[int, Meta(ge=1, extra={"unit": "bytes"})]
 AtLeastOne = Annotated[int, Meta(ge=1)]
@@ -28,6 +29,9 @@ ListenUrl = Annotated[
 ]
 ReplicaUrl = Annotated[
     str, Meta(extra={"read": values.read_replica_url, "noun": "the URL of a replica"})
+]
+KvEndpoint = Annotated[
+    str, Meta(extra={"read": values.read_kv_endpoint, "noun": "an address such as tcp://host:5557"})
 ]
 ApiKey = Annotated[
     str,
@@ -58,9 +62,9 @@ Headers = Annotated[dict[HeaderName, HeaderValue], Meta(extra={"secret": True})]
 class KvEventsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where an engine publishes what happens in its KV cache. Needs triolet[kvevents]."""
 
-    endpoint: Name
+    endpoint: KvEndpoint
     """Such as tcp://10.0.0.7:5557."""
-    replay: Name | None = None
+    replay: KvEndpoint | None = None
     """Where it can be asked for what was missed."""
     topic: str = ""
     """Only events under topics that begin so."""
@@ -252,7 +256,7 @@ class AdminConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """Who may see and change what runs, under /admin/api/. Its repr hides the key."""
 
     key: ApiKey | None = None
-    """To be sent as `Authorization: Bearer`. None: only from this machine, unproxied."""
+    """To be sent as `Authorization: Bearer`. None: one is made, and kept in a file."""
 
     def __repr__(self) -> str:
         return f"AdminConfig(key={MASK if self.key else None!r})"
@@ -262,12 +266,12 @@ class ProbeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """What engines and GPUs are asked besides their health, and how often."""
 
     engine_s: SecondsOrZero = 2.0
-    """Between two readings of an engine's metrics; 0: none."""
+    """Between two readings of an engine's metrics, from 0.05; 0: none."""
     gpu_s: SecondsOrZero = 1.0
-    """Between two readings of the GPUs; 0: none."""
-    dns_s: Seconds = 10.0
+    """Between two readings of the GPUs, from 0.05; 0: none."""
+    dns_s: Interval = 10.0
     """Between two look-ups of a name with `resolve`."""
-    discovery_s: Seconds = 30.0
+    discovery_s: Interval = 30.0
     """Between two searches for engines on this machine, where no pool is configured."""
 
 
@@ -281,7 +285,7 @@ class TlsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How replicas are probed."""
 
-    interval_s: Seconds = 5.0
+    interval_s: Interval = 5.0
     timeout_s: Seconds = 2.0
 
 

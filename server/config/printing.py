@@ -13,7 +13,8 @@ from server.config.model import MASK, AdminConfig, Config, PoolConfig, ReplicaCo
 def describe(config: Config) -> str:
     """Every key in effect, defaults included, as TOML that `load` takes back.
 
-    API keys and the values of headers are printed as "***"; a key that is not set is a comment.
+    API keys and the values of headers are printed as "***", which `load` refuses; a key that is not
+    set is a comment.
     """
     top = [line for name, value in _fields(config) for line in _plain(name, value)]
     tables = [
@@ -79,6 +80,8 @@ def _value(value: object) -> str:
             return quoted(value)
         case list() | tuple():
             return f"[{', '.join(map(_value, value))}]"
+        case msgspec.Struct():
+            return _inline(value)
         case dict():
             pairs = (f"{joined('', name)} = {_value(item)}" for name, item in value.items())
             return f"{{ {', '.join(pairs)} }}"

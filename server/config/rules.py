@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
 
 from server.config.check import Reporter
-from server.config.hints import quoted
+from server.config.hints import joined, quoted
+from server.config.model import BreakerConfig, OutlierConfig
 from server.config.values import parse_listen
 
 
@@ -19,9 +24,13 @@ def check_rules(tree: Mapping[str, object], report: Reporter) -> None:
             report(
                 f"pool[{index}].replicas", "is missing; expected at least one, or a replicas_file"
             )
-        _check_replicas(pool, index, report)
+        check_replicas(pool.get("replicas"), f"pool[{index}].replicas", report)
         _check_tiers(pool, index, report)
+        _check_order(pool.get("outliers"), OutlierConfig, f"pool[{index}].outliers", report)
     _check_fallbacks(tree, models, report)
+    _check_shared_replicas(tree, report)
+    _check_order(tree.get("breaker"), BreakerConfig, "breaker", report)
+    _check_probes(tree.get("probes"), report)
 
 
 def _check_listen(tree: Mapping[str, object], report: Reporter) -> None:
@@ -50,17 +59,77 @@ def _check_model(
         )
 
 
-def _check_replicas(pool: Mapping[str, object], index: int, report: Reporter) -> None:
+def check_replicas(replicas: object, key: str, report: Reporter) -> None:
+    """The rules of one list of replicas, which is at `key`."""
     seen: dict[str, int] = {}
-    for place, replica in _tables(pool.get("replicas")):
-        key, url = f"pool[{index}].replicas[{place}]", replica.get("url")
+    for place, replica in _tables(replicas):
+        own_key, url = f"{key}[{place}]", replica.get("url")
         if isinstance(url, str) and seen.setdefault(url, place) != place:
-            report(
-                f"{key}.url", f"found {quoted(url)}, which is replicas[{seen[url]}] of this pool"
-            )
-        headers = replica.get("headers")
-        if "api_key" in replica and isinstance(headers, dict) and "authorization" in headers:
-            report(f"{key}.headers.authorization", "cannot stand beside api_key; keep one of them")
+            message = f"found {quoted(url)}, which is replicas[{seen[url]}] of this pool"
+            report(f"{own_key}.url", message)
+        check_replica_rules(replica, own_key, report)
+
+
+def check_replica_rules(replica: Mapping[str, object], key: str, report: Reporter) -> None:
+    """The rules of one replica, which is at `key`."""
+    headers = replica.get("headers")
+    if "api_key" in replica and isinstance(headers, dict) and "authorization" in headers:
+        name = joined(joined(key, "headers"), "authorization")
+        report(name, "cannot stand beside api_key; keep one of them")
+    url = replica.get("url")
+    if replica.get("resolve") and isinstance(url, str):
+        _check_beside(replica, urlsplit(url).hostname, key, report)
+
+
+def _check_beside(
+    replica: Mapping[str, object], host: str | None, key: str, report: Reporter
+) -> None:
+    """With `resolve` each address is a replica, and what is beside it is looked for there."""
+    kv_events = replica.get("kv_events")
+    events = kv_events if isinstance(kv_events, dict) else {}
+    for name, given in (
+        ("metrics", replica.get("metrics")),
+        ("gpu_exporter", replica.get("gpu_exporter")),
+        ("kv_events.endpoint", events.get("endpoint")),
+        ("kv_events.replay", events.get("replay")),
+    ):
+        if isinstance(given, str) and urlsplit(given).hostname != host:
+            message = f"found {quoted(given)}, expected the host of url, as it has resolve"
+            report(f"{key}.{name}" if key else name, message)
+
+
+def _check_shared_replicas(tree: Mapping[str, object], report: Reporter) -> None:
+    """A replica in several pools is one replica: it is sent the same whoever asks."""
+    seen: dict[str, tuple[str, object]] = {}
+    for index, pool in _tables(tree.get("pool")):
+        for place, replica in _tables(pool.get("replicas")):
+            key, url = f"pool[{index}].replicas[{place}]", replica.get("url")
+            if not isinstance(url, str):
+                continue
+            sent = (replica.get("api_key"), replica.get("headers") or {})
+            first_key, first_sent = seen.setdefault(url, (key, sent))
+            if sent != first_sent:
+                report(key, f"has another api_key or headers than {first_key}, which has this url")
+
+
+def _check_order(table: object, kind: type[msgspec.Struct], key: str, report: Reporter) -> None:
+    """What grows up to a bound must not begin beyond it."""
+    given: dict[str, object] = {one.name: one.default for one in msgspec.structs.fields(kind)}
+    given |= table if isinstance(table, dict) else {}
+    for name, bound in (("rest_s", "rest_max_s"), ("eject_s", "eject_max_s")):
+        first, most = given.get(name), given.get(bound)
+        if isinstance(first, float) and isinstance(most, float) and first > most:
+            report(f"{key}.{name}", f"found {first:g}, expected at most {bound}, which is {most:g}")
+
+
+def _check_probes(probes: object, report: Reporter) -> None:
+    for name in ("engine_s", "gpu_s"):
+        given = probes.get(name) if isinstance(probes, dict) else None
+        if isinstance(given, float) and 0 < given < _SHORTEST_S:
+            report(f"probes.{name}", f"found {given:g}, expected 0, or {_SHORTEST_S:g} or more")
+
+
+_SHORTEST_S: Final = 0.05
 
 
 def _check_tiers(pool: Mapping[str, object], index: int, report: Reporter) -> None:
@@ -72,6 +141,10 @@ def _check_tiers(pool: Mapping[str, object], index: int, report: Reporter) -> No
                 f"pool[{index}].tiers[{place}].name",
                 f"found {quoted(name)}, which is the name of tiers[{seen[name]}]",
             )
+        slots, reserve = tier.get("slots"), tier.get("reserve")
+        if isinstance(slots, int) and isinstance(reserve, int) and reserve > slots:
+            message = f"found {reserve}, expected at most its own slots, which are {slots}"
+            report(f"pool[{index}].tiers[{place}].reserve", message)
 
 
 def _check_fallbacks(

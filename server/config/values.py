@@ -28,6 +28,13 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", re.ASCII)
 _LISTEN_FORM: Final = "expected http://host:port or https://host:port"
 _REPLICA_FORM: Final = 'expected the URL of a replica, such as "http://127.0.0.1:8000"'
 
+_KV_FORM: Final = "expected tcp://host:port"
+
+MASK: Final = "***"
+"""Stands for a secret wherever a configuration is printed."""
+_MASKED: Final = (
+    f'expected the secret itself: "{MASK}" only stands for one in a configuration that was printed'
+)
 _ENV: Final = "env:"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _VISIBLE = re.compile(r"[!-~]+", re.ASCII)
@@ -173,6 +180,17 @@ def read_replica_url(text: str, _source: Source) -> str:
     return parse_replica_url(text)
 
 
+def read_kv_endpoint(text: str, _source: Source) -> str:
+    """Where an engine publishes, for ZeroMQ to connect to."""
+    scheme, _, authority = text.partition("://")
+    if scheme.lower() != "tcp":
+        raise ValueError(_KV_FORM)
+    host, port = _host_and_port(authority, _KV_FORM)
+    if not port:
+        raise ValueError(f"{_KV_FORM}: the port is missing")
+    return f"tcp://{_bracketed(host)}:{port}"
+
+
 def read_file_path(text: str, source: Source) -> str:
     """The absolute path of a file that can be read; relative to the source's directory."""
     path = os.path.abspath(os.path.join(source.directory, text))
@@ -187,11 +205,15 @@ def read_file_path(text: str, source: Source) -> str:
 
 def read_api_key(text: str, source: Source) -> str:
     """The key itself; "env:NAME" stands for the value of an environment variable."""
+    if text == MASK:
+        raise ValueError(_MASKED)
     if not text.startswith(_ENV):
         return _visible(text, "")
     name = text.removeprefix(_ENV)
     if not _VARIABLE.fullmatch(name):
         raise ValueError("expected the name of an environment variable after env:")
+    if source.environ is None:
+        raise ValueError(f"expected the key itself: {_ENV} is not allowed in {source.name}")
     key = source.environ.get(name)
     if not key:
         raise ValueError(f"expected the environment variable {name} to hold the key; it is not set")
@@ -216,6 +238,8 @@ def read_header_name(text: str, _source: Source) -> str:
 
 def read_header_value(text: str, _source: Source) -> str:
     """The value as it is."""
+    if text == MASK:
+        raise ValueError(_MASKED)
     if not _FIELD_VALUE.fullmatch(text):
         raise ValueError("expected visible ASCII characters, with spaces only between them")
     return text

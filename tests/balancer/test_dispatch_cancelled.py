@@ -148,7 +148,7 @@ def test_taken_back_at_every_step(name: str, reason: str) -> None:
     """At whichever step it happens: the client has the answer it would have had, once."""
 
     def act(r: Relay, dispatch: Dispatch, scope: trio.CancelScope) -> None:
-        leases = [lease for pool in r.pools for lease in pool._unanswered]
+        leases = [lease for one in r.replicas for lease in one.unanswered]
         for lease in leases:
             lease.reclaim(reason)  # type: ignore[arg-type]
 

@@ -20,7 +20,10 @@ from balancer.errors import (
     StreamCut,
 )
 from balancer.faults import Fault
+from balancer.lease import Lease
+from balancer.policies import Ask
 from balancer.pool import Pool, PoolSettings
+from balancer.replica import Replica
 from tests.balancer.relays import GOOD, GOOD_BODY, TIMEOUTS, Script, make_request, relay
 from tests.balancer.scripted import (
     STREAM_HEAD,
@@ -204,6 +207,23 @@ async def test_put_backs_stay_in_their_line(autojump_clock: Clock) -> None:
     async with relay([TOO_LONG], fallback=[[GOOD]]) as r:
         trace = (await r.ask(standing=standing)).trace
         assert [lease.standing.put_backs for lease in trace.leases] == [2, 0]
+
+
+async def test_a_replica_in_one_pool_is_no_way_into_the_line_of_another(
+    autojump_clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who had one is not refused where it comes again; elsewhere it has not been yet."""
+    asked: list[tuple[str, bool]] = []
+    lease_nowait = Pool.lease_nowait
+
+    def noted(pool: Pool, tried: Sequence[Replica], ask: Ask, standing: Standing) -> Lease | None:
+        asked.append((pool.model, standing.placed))
+        return lease_nowait(pool, tried, ask, standing)
+
+    monkeypatch.setattr(Pool, "lease_nowait", noted)
+    async with relay([Act.RESET], [TOO_LONG], fallback=[[GOOD]]) as r:
+        await r.ask(standing=Standing("interactive", 0.0))
+    assert asked == [("m", False), ("m", True), ("m1", False)]
 
 
 async def test_requests_are_made_for_each_pool(autojump_clock: Clock) -> None:

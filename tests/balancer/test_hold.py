@@ -122,7 +122,7 @@ async def test_a_committed_one_is_not_taken_back(autojump_clock: Clock) -> None:
         nursery.start_soon(r.ask, client)
         await trio.sleep(2)
         assert not r.pool.statistics().waiting
-        assert not next(iter(r.pool._unanswered)).reclaim("replica_lost")
+        assert not next(iter(r.replicas[0].unanswered)).reclaim("replica_lost")
         await trio.sleep(2)
         assert client.ended
         assert r.served() == [1, 0]

@@ -50,8 +50,8 @@ def test_one_that_fails_more_than_the_others() -> None:
     outliers = made()
     now = serve(outliers, {"a": 0.33, "b": 0.01, "c": 0, "d": 0}, 100)
     assert out(outliers, now) == ["a"]
-    assert outliers.returns_at("a") <= now + 10
-    assert out(outliers, outliers.returns_at("a")) == []
+    assert outliers.next_return(now) <= now + 10
+    assert out(outliers, outliers.next_return(now)) == []
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.9])
@@ -98,8 +98,9 @@ def test_longer_each_time() -> None:
     for _ in range(5):
         now = serve(outliers, {"b": 0, "c": 0, "a": 1.0}, 20, start=now, step_s=0.0)
         assert out(outliers, now) == ["a"]
-        times.append(outliers.returns_at("a") - now)
-        now = outliers.returns_at("a")
+        until = outliers.next_return(now)
+        times.append(until - now)
+        now = until
     assert times == pytest.approx([10, 20, 40, 80, 80])
 
 
@@ -121,10 +122,10 @@ def test_what_was_begun_before_counts_no_more() -> None:
     """Requests that end while it is out change nothing."""
     outliers = made()
     now = serve(outliers, {"b": 0, "c": 0, "a": 1.0}, 20)
-    until = outliers.returns_at("a")
+    until = outliers.next_return(now)
     for _ in range(50):
         assert not outliers.failed("a", now, 3)
-    assert outliers.returns_at("a") == until
+    assert outliers.next_return(now) == until
     assert not outliers.failed("a", until, 3)
 
 

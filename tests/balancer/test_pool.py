@@ -494,3 +494,62 @@ async def test_rooms_follow_the_configured_limit() -> None:
     assert pool.lease_nowait() is None
     for lease in (first, second, third):
         lease.release()
+
+
+class _Breaks(LeastRequest):
+    """A policy whose books cannot take an outcome."""
+
+    def released(self, *_: object) -> None:
+        raise OverflowError("int too large to convert to float")
+
+
+async def test_who_waits_is_served_whatever_an_outcome_says() -> None:
+    """A release that fails has given its place back all the same."""
+    replica = replica_("a")
+    pool = Pool("m", [replica], _Breaks())
+    held = await pool.lease()
+    async with waiting(pool, ()) as served:
+        await trio.testing.wait_all_tasks_blocked()
+        assert served == []
+        with pytest.raises(OverflowError):
+            held.release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(served) == 1
+
+
+class _Forgets(LeastRequest):
+    """Notes whose caches are empty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.forgotten: list[str] = []
+
+    def forget(self, replica: str) -> None:
+        self.forgotten.append(replica)
+
+
+@pytest.mark.parametrize(
+    ("served", "before", "after", "empty"),
+    [
+        (None, ["m"], ["m", "lora"], False),
+        (None, ["m", "lora"], ["m"], False),
+        (None, ["m", "x"], ["x"], True),
+        (None, ["x"], ["x", "m"], True),
+        ("org/m", ["org/m", "m"], ["org/m"], False),
+        ("org/m", ["org/m"], ["m"], True),
+        (None, ["other.gguf"], ["other.gguf", "lora"], False),
+        (None, ["other.gguf"], ["another.gguf"], True),
+    ],
+)
+async def test_whose_cache_another_model_empties(
+    served: str | None, before: list[str], after: list[str], empty: bool
+) -> None:
+    """That of the pool whose own model came or went; a LoRA or another pull is not its concern."""
+    replica, policy = replica_("a"), _Forgets()
+    pool = Pool("m", [replica], policy, served_model=served)
+    policy.forgotten.clear()
+    replica.lists(before)
+    assert policy.forgotten == []
+    replica.lists(after)
+    assert policy.forgotten == (["http://a"] if empty else [])
+    assert pool.replicas == (replica,)

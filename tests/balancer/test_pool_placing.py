@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 import trio
@@ -48,7 +48,7 @@ class Text:
         self.output_tokens = None
         self.session = None
         self.streams = True
-        self.matches: dict[str, int] = {}
+        self.matches: Mapping[str, int] = {}
 
     def blocks(self, tokens: int) -> Sequence[int]:
         return self._blocks
@@ -262,3 +262,114 @@ async def test_a_lease_tells_why() -> None:
         with leased(pool, Text()) as lease:
             assert lease.explanation is not None
             assert lease.explanation.predicted_ttft_s == turn
+
+
+async def test_a_retry_goes_back_rather_than_wait_for_long(autojump_clock: Clock) -> None:
+    """The other replica asked for a minute; the one that failed once is idle."""
+    a, b = replicas_("a", "b", limit=1)
+    pool = pool_([a, b])
+    with leased(pool, Text()) as lease:
+        failed = lease.replica
+        other = b if failed is a else a
+        lease.failed(AnswerLost("a", "reset"))
+    other.pause.refused(trio.current_time(), 60.0)
+    pool.on_change()
+    assert not pool.fit_elsewhere([failed])
+    with await pool.lease([failed]) as lease:
+        assert (lease.replica, trio.current_time()) == (failed, 0.0)
+    await trio.sleep(58.5)
+    assert pool.fit_elsewhere([failed])
+    with await pool.lease([failed]) as lease:
+        assert (lease.replica, trio.current_time()) == (other, 60.0)
+
+
+async def test_a_replica_that_comes_back_as_a_member_is_a_stranger() -> None:
+    """What was learned of it went with it: its cache, the doubt in it, its failures."""
+    a, b = replicas_("a", "b")
+    policy = Reads()
+    pool = pool_([a, b], policy)
+    prompt = tuple(range(1, 21))
+    for cached in (1280, 0, 1280, 0):
+        with leased(pool, Text(*prompt)) as lease:
+            lease.answered()
+            lease.outcome = Outcome(True, prompt_tokens=1280, cached_tokens=cached)
+    assert pool.trust.confidence(a.name) < 1
+    pool.update([b])
+    assert policy.forgotten == [a.name]
+    assert (pool.trust.confidence(a.name), a.name in pool.outliers.known) == (1.0, False)
+    pool.update([a, b])
+    policy.matches.clear()
+    leased(pool, Text(*prompt)).release()
+    assert policy.matches == [{}]
+
+
+async def test_a_restart_forgives_what_the_cache_was_doubted_for() -> None:
+    """Its cache is another one."""
+    (a,) = replicas_("a")
+    pool = pool_([a])
+    pool.trust.doubt(a.name)
+    assert pool.trust.confidence(a.name) < 1
+    a.restarted()
+    assert pool.trust.confidence(a.name) == 1
+
+
+async def test_an_outlier_that_comes_back_starts_slowly(autojump_clock: Clock) -> None:
+    """A stream that is cut counts as a failure too."""
+    replicas = replicas_("a", "b", "c")
+    pool = Pool("m", replicas, Turns(), chance=lambda: 0.5)
+    bad = replicas[0]
+    for _ in range(300):
+        with leased(pool, Text()) as lease:
+            lease.answered()
+            if lease.replica is bad and bad.requests % 3 == 0:
+                lease.cut()
+        await trio.sleep(0.01)
+    assert pool.outliers.ejected(bad.name, trio.current_time())
+    await trio.sleep(12)
+    for _ in range(9):
+        leased(pool, Text())
+    assert bad.in_flight == 1
+
+
+async def test_if_all_are_new_nobody_is_spared(autojump_clock: Clock) -> None:
+    """All came back at once: there is nobody else to do the work."""
+    a, b = replicas_("a", "b")
+    pool = pool_([a, b])
+    for replica in (a, b):
+        replica.probed(False, trio.current_time())
+        replica.probed(True, trio.current_time())
+    for _ in range(6):
+        leased(pool, Text())
+    assert (a.ramp.cap, a.in_flight) == (1, 6)
+
+
+async def test_a_retired_pool_sees_every_change() -> None:
+    """It is told of none, so it looks itself."""
+    a, b = replicas_("a", "b")
+    pool = pool_([a, b])
+    leased(pool, Text()).release()
+    pool.retire()
+    a.drain()
+    with leased(pool, Text()) as lease:
+        assert lease.replica is b
+
+
+async def test_a_restart_ends_an_ejection(autojump_clock: Clock) -> None:
+    """It was another process that failed: the new one is not left out for it."""
+    replicas = replicas_("a", "b", "c")
+    pool = Pool("m", replicas, Turns(), chance=lambda: 0.5)
+    bad = replicas[0]
+    while not pool.ejected():
+        with leased(pool, Text()) as lease:
+            if lease.replica is bad and bad.requests % 3 == 0:
+                lease.failed(AnswerLost("a", "reset"))
+            else:
+                lease.answered()
+        await trio.sleep(0.1)
+    assert pool.ejected() == [bad.name]
+    bad.restarted()
+    before = bad.requests
+    for _ in range(3):
+        with leased(pool, Text()) as lease:
+            lease.answered()
+    assert (pool.ejected(), bad.requests) == ([], before + 1)

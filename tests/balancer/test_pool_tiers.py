@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from balancer.admission import BATCH, INTERACTIVE, Standing, Tier
-from balancer.errors import PoolBusy
+from balancer.errors import ConnectFailed, PoolBusy, ReplicaRefused
 from balancer.lease import Lease, ReclaimReason
-from balancer.policies import LeastRequest
+from balancer.policies import UNKNOWN, Ask, LeastRequest
+from balancer.policies.loaded import R
 from balancer.pool import Pool
 from balancer.replica import Replica
 from balancer.wire.connect import Dialer
@@ -150,6 +151,85 @@ async def test_batch_makes_room_for_interactive(autojump_clock: Clock) -> None:
         await trio.testing.wait_all_tasks_blocked()
         served[0].release()
     assert in_flight(pool) == {"interactive": 0, "batch": 0}
+
+
+async def test_a_place_is_looked_for_before_a_refusal(autojump_clock: Clock) -> None:
+    """Where nobody may wait: what a batch request has is enough."""
+    pool = pool_(tiers=(replace(INTERACTIVE, queue=0), BATCH))
+    victim = await pool.lease((), Prompt(1), standing())
+    victim.on_reclaim = lambda _: None
+    with await pool.lease((), Prompt(1), standing("interactive")) as lease:
+        assert lease.standing.tier == "interactive"
+    assert victim.standing.put_backs == 1
+
+
+@pytest.mark.parametrize("why", ["tried", "draining", "too full", "deaf", "failed"])
+async def test_nobody_is_put_back_in_vain(why: str, autojump_clock: Clock) -> None:
+    """Only if that makes room for the one who waits."""
+    replica = Replica("http://a", Dialer(), max_in_flight=2, chance=lambda: 0.5)
+    other = Replica("http://b", Dialer(), max_in_flight=1, chance=lambda: 0.5)
+    pool = Pool("m", [replica, other], LeastRequest(), tiers=(INTERACTIVE, BATCH))
+    taken = pool.lease_nowait([replica])
+    victims = [pool.lease_nowait([other], standing=standing()) for _ in range(2)]
+    assert taken is not None
+    for victim in victims:
+        assert victim is not None
+        victim.on_reclaim = lambda _: pytest.fail(why) if why != "deaf" else None
+        if why == "deaf":
+            victim.on_reclaim = None
+        if why == "failed":
+            victim.failed(ReplicaRefused("a", 400, [], b""))
+    if why == "draining":
+        replica.drain()
+    if why == "too full":
+        replica.max_in_flight = 1
+    tried = [replica] if why == "tried" else []
+    with trio.move_on_after(1):
+        await pool.lease(tried, Prompt(1), standing("interactive"))
+    assert [victim.standing.put_backs for victim in victims if victim] == [0, 0]
+    for lease in (taken, *victims):
+        assert lease is not None
+        lease.release()
+
+
+async def test_an_abandoned_trial_is_given_back(autojump_clock: Clock) -> None:
+    """It said nothing of the replica: the next request may try it out."""
+    replicas = [Replica(f"http://{name}", Dialer(), chance=lambda: 0.5) for name in "ab"]
+    pool = Pool("m", replicas, LeastRequest())
+    with await pool.lease() as lease:
+        lease.failed(ConnectFailed("a", "refused"))
+    await trio.sleep(1)
+    for _ in range(3):
+        with await pool.lease() as first, await pool.lease() as second:
+            assert {first.trial, second.trial} == {True, False}
+
+
+async def test_an_abandoned_trial_leaves_true_books(autojump_clock: Clock) -> None:
+    """Whoever is told of the room that it leaves finds it gone."""
+    pool = pool_()
+    replica = pool.replicas[0]
+    (await pool.lease()).failed(ConnectFailed("a", "refused"))
+    (lease,) = replica.unanswered
+    assert isinstance(lease, Lease)
+    lease.release()
+    await trio.sleep(1)
+    trial = await pool.lease()
+    assert trial.trial
+    seen: list[tuple[int, int]] = []
+
+    class Watches(LeastRequest):
+        def pick(self, candidates: Sequence[R], ask: Ask = UNKNOWN) -> R:
+            seen.append((replica.in_flight, in_flight(pool)["interactive"]))
+            return super().pick(candidates, ask)
+
+    pool.policy = Watches()
+    async with waiting(pool, "interactive") as served:
+        assert served == []
+        trial.release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert seen == [(0, 0)]
+        assert served[0].trial
+        served[0].release()
 
 
 async def test_one_that_has_sent_something_keeps_its_place(autojump_clock: Clock) -> None:

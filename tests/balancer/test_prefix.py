@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from balancer import prefix
 from balancer.prefix import NOTHING, PrefixIndex
-from balancer.segments import Segment
+from balancer.segments import Holder, Segment
 
 BLOCK = 64
 CAPACITIES = {"a": 2 * BLOCK, "b": 5 * BLOCK + 63, "c": 40 * BLOCK, "d": BLOCK - 1}
@@ -121,6 +122,54 @@ def test_nothing_forgotten_is_the_truth(done: list[tuple[str, str, str]], asked:
             assert index.match(chained(each)) == truth.match(chained(each))
     distinct = {block for sent in truth.sent.values() for each in sent for block in each}
     assert len(index) == len(distinct)
+
+
+@given(steps, st.lists(texts, max_size=5), st.sampled_from([0, 800, 10**6]))
+@settings(max_examples=200)
+def test_what_is_let_go_slowly_is_not_there(
+    done: list[tuple[str, str, str]], asked: list[str], most_bytes: int
+) -> None:
+    """Of a purged replica some segments are still in the tree, in each step: no lookup names them,
+    they count within the bound, and at last all are gone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix, "_AT_ONCE", 1)
+        index, truth = index_of(most_bytes=most_bytes), Truth()
+        for _, text in play(index, truth, done):
+            assert index.used_bytes <= most_bytes
+            for each in (*asked, text):
+                known, found = truth.match(chained(each)), index.match(chained(each))
+                assert found == known if most_bytes == 10**6 else found.keys() <= known.keys()
+        for name in "abcd":
+            index.drop(name)
+        for _ in range(200):
+            index.insert("e", chained("x"))
+        index.drop("e")
+        assert (len(index), index.used_bytes, len(index._leaving)) == (0, 0, 0)
+        assert len(index._free) == len(index._names) <= 5 + len(done)
+
+
+def test_a_purge_takes_little_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much was held; what is inserted meanwhile is found, what was there is not."""
+    index = index_of(5000)
+    for key in range(5000):
+        index.insert("a", row(key, 1))
+    released: list[Segment] = []
+    release = PrefixIndex._release
+
+    def noted(self: PrefixIndex, holder: Holder, segment: Segment) -> None:
+        released.append(segment)
+        release(self, holder, segment)
+
+    monkeypatch.setattr(PrefixIndex, "_release", noted)
+    index.clear("a")
+    assert (index.held_blocks("a"), index.capacity_blocks("a")) == (0, 5000)
+    for key in range(5000, 5050):
+        assert len(released) <= 150
+        released.clear()
+        assert index.match(row(key - 5000, 1)) == index.match(row(4999, 1)) == {}
+        index.insert("a", row(key, 1))
+        assert index.match(row(key, 1)) == {"a": BLOCK}
+    assert (len(index), index.held_blocks("a")) == (50, 50)
 
 
 @given(steps, st.lists(texts, max_size=5), st.sampled_from([0, 800, 2000, 10**6]))

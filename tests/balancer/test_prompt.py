@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -502,6 +503,25 @@ def test_a_long_prompt_is_read_so_far() -> None:
     huge = Prompt(body(messages=messages * 3))
     assert len(huge.blocks(64)) == 0
     assert huge.prompt_tokens == pytest.approx(len(text) * 30 / 4, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("many", "is_read"),
+    [
+        (b'{"messages":[' + b",".join([b"{}"] * 190_000) + b"]}", False),
+        (b'{"prompt":[' + b",".join([b"[1,2]"] * 90_000) + b"]}", False),
+        (b'{"prompt":"x","conversation":[' + b",".join([b"{}"] * 190_000) + b"]}", False),
+        (b'{"prompt":[' + b",".join([b"1"] * 190_000) + b"]}", True),
+    ],
+)
+def test_what_takes_long_to_read_is_counted_alone(many: bytes, is_read: bool) -> None:
+    """Objects take four times as long to make as token ids do: fewer of them are too many."""
+    asked = Prompt(many)
+    assert bool(asked.blocks(64)) is is_read
+    assert is_read or asked.prompt_tokens == len(many) // 4
+    began = time.process_time()
+    Prompt(many).blocks(64)
+    assert time.process_time() - began < 0.05
 
 
 def test_several_prompts_are_counted() -> None:

@@ -135,7 +135,7 @@ async def test_lost_with_nowhere_to_go(autojump_clock: Clock) -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(r.ask)
                 await trio.sleep(1)
-                assert next(iter(r.pool._unanswered)).reclaim("replica_lost")
+                assert next(iter(r.replicas[0].unanswered)).reclaim("replica_lost")
 
 
 @pytest.mark.parametrize("leaves_first", [True, False])
@@ -146,7 +146,7 @@ async def test_the_client_leaves_as_the_place_is_taken(
     async with batch_at_work([Act.HANG]) as (r, dispatch):
         if leaves_first:
             dispatch.cancel("client_gone")
-        assert next(iter(r.pool._unanswered)).reclaim("put_back")
+        assert next(iter(r.replicas[0].unanswered)).reclaim("put_back")
         dispatch.cancel("client_gone")
     assert dispatch.cancel_reason == "client_gone"
     assert r.served() == [1]

@@ -266,7 +266,7 @@ async def test_a_lost_replica_leaves_the_race(lost: int, autojump_clock: Clock) 
         dispatch = r.dispatch(client)
         nursery.start_soon(dispatch.run)
         await trio.sleep(3)
-        leases = {lease.replica: lease for lease in r.pool._unanswered}
+        leases = {one: next(iter(one.unanswered)) for one in r.replicas}
         assert leases[r.replicas[lost]].reclaim("replica_lost")
         await trio.sleep(2)
         assert client.body == GOOD_BODY

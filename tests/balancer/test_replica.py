@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence, Set
 
 import pytest
 
@@ -18,10 +19,8 @@ from balancer.wire.connect import Dialer
 NAME = "http://127.0.0.1:8001"
 
 
-def replica_(
-    limit: int | None = 2, *, step_s: float = 5.0, breaker: BreakerSettings = BreakerSettings()
-) -> Replica:
-    settings = ReplicaSettings(breaker, RampSettings(step_s))
+def replica_(limit: int | None = 2, *, step_s: float = 5.0) -> Replica:
+    settings = ReplicaSettings(BreakerSettings(), RampSettings(step_s))
     return Replica(
         f"{NAME}/v1", Dialer(), max_in_flight=limit, settings=settings, chance=lambda: 0.5
     )
@@ -45,7 +44,7 @@ class Told(Listener):
         self.rooms = 0
         self.changes = 0
         self.restarts: list[str] = []
-        self.lost: list[Replica] = []
+        self.models: list[tuple[Set[str], Set[str]]] = []
         self.capacities: list[int] = []
         replica.listeners.append(self)
 
@@ -58,11 +57,23 @@ class Told(Listener):
     def on_restart(self, replica: str) -> None:
         self.restarts.append(replica)
 
-    def on_lost(self, replica: Replica) -> None:
-        self.lost.append(replica)
+    def on_models(self, replica: str, before: Set[str], after: Set[str]) -> None:
+        self.models.append((before, after))
 
     def on_capacity(self, replica: str, tokens: int) -> None:
         self.capacities.append(tokens)
+
+
+class Sent:
+    """A request that was sent there, and gives no place back."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.reclaimed = 0
+        replica.unanswered[self] = None
+
+    def reclaim(self, reason: str) -> bool:
+        self.reclaimed += 1
+        return False
 
 
 def fails(replica: Replica, now: float, failure: BalancerError | None = None) -> bool:
@@ -90,26 +101,29 @@ def test_room_is_what_the_limit_leaves(replica: Replica) -> None:
     replica.closed(second, Outcome(), 3)
 
 
-def test_who_listens_for_room_takes_turns(replica: Replica) -> None:
-    """And one that lets go in the midst of it does not make another miss its turn."""
+def test_who_takes_room_comes_last_from_then_on(replica: Replica) -> None:
+    """Who is told and takes none keeps its turn; one that lets go in the midst of it costs nobody
+    else a turn."""
     told: list[str] = []
 
     class Named(Told):
-        def __init__(self, name: str, times: int) -> None:
+        def __init__(self, name: str, takes: Sequence[bool]) -> None:
             super().__init__(replica)
-            self.name, self.times = name, times
+            self.name, self.takes = name, list(takes)
 
         def on_room(self) -> None:
             told.append(self.name)
-            self.times -= 1
-            if not self.times:
+            if self.takes.pop(0):
+                replica.open(1, (), 0)
+            if not self.takes:
                 replica.listeners.remove(self)
 
-    for name, times in (("once", 1), ("one", 9), ("other", 9)):
-        Named(name, times)
-    for _ in range(3):
+    Named("once", [True])
+    Named("one", [False, True, False, False])
+    Named("other", [False, False, False, False])
+    for _ in range(4):
         replica.tell_room()
-    assert told == ["once", "one", "other", "other", "one", "one", "other"]
+    assert told == ["once", *["one", "other"] * 2, *["other", "one"] * 2]
 
 
 def test_rests_after_a_refusal_and_longer_each_time(replica: Replica) -> None:
@@ -151,8 +165,7 @@ def test_a_replica_that_was_tried_out_starts_slowly() -> None:
     answers(replica, 8)
     replica.refresh(8)
     assert replica.room == 2
-    replica.refresh(8, ramped=False)
-    assert replica.room == UNBOUNDED
+    assert replica.full_room == UNBOUNDED
 
 
 def test_overload_pauses_it_and_is_no_failure(replica: Replica) -> None:
@@ -224,33 +237,33 @@ def test_other_models_mean_another_cache(replica: Replica) -> None:
     told = Told(replica)
     replica.lists(["a", "b"])
     replica.lists(["b", "a"])
-    assert told.restarts == []
+    assert told.models == []
     replica.lists(["a"])
-    assert told.restarts == [NAME]
+    assert told.models == [({"a", "b"}, {"a"})]
 
 
 def test_what_was_sent_is_lost_with_the_replica(replica: Replica) -> None:
     """Nobody listens, or three probes in a row fail; told once for each absence."""
-    told = Told(replica)
+    sent = Sent(replica)
     replica.probed(False, 0, refused=True)
     replica.probed(False, 1, refused=True)
-    assert len(told.lost) == 1
+    assert sent.reclaimed == 1
     replica.probed(True, 2)
     for now in (3, 4):
         replica.probed(False, now)
-    assert len(told.lost) == 1
+    assert sent.reclaimed == 1
     replica.probed(False, 5)
     replica.probed(False, 6)
-    assert len(told.lost) == 2
+    assert sent.reclaimed == 2
 
 
 def test_a_gpu_at_fault(replica: Replica) -> None:
     """Takes the replica out, and what was sent there with it, until a reading is sound."""
-    told = Told(replica)
+    sent = Sent(replica)
     replica.gpu = GpuReading(at=0, fault="GPU is lost")
     assert (replica.refresh(0), replica.state(0)) == (Fitness.DEAD, "faulty")
     replica.gpu = GpuReading(at=1, fault="GPU is lost")
-    assert told.lost == [replica]
+    assert sent.reclaimed == 1
     replica.gpu = GpuReading(at=2)
     assert replica.refresh(2) is Fitness.FIT
 
@@ -283,3 +296,68 @@ def test_statistics(replica: Replica) -> None:
     assert (found.name, found.state, found.up, found.in_flight) == (NAME, "up", True, 1)
     assert (found.unread, found.unread_tokens, found.requests, found.failures) == (1, 40, 3, 1)
     assert (found.prompt_tokens, found.cached_tokens, found.output_tokens) == (50, 30, 7)
+
+
+def test_a_probe_always_ends_a_rest_for_want_of_a_listener(replica: Replica) -> None:
+    """Also if probes had found it down: the first good one is enough."""
+    now = 100.0
+    for _ in range(7):
+        fails(replica, now)
+        now = replica.breaker.rest_until
+    fails(replica, now)
+    replica.probed(False, now, refused=True)
+    assert replica.breaker.rest_until > now + 20
+    replica.probed(True, now + 1)
+    assert (replica.up(now + 1), replica.state(now + 1)) == (True, "trial")
+
+
+def test_one_slow_probe_takes_nobody_out() -> None:
+    """A replica under load may be slow to list its models; it is down if that is so three times
+    in a row, and no request was answered between."""
+    replica = replica_(None)
+    told = Told(replica)
+    replica.probed(True, 0)
+    changes = told.changes
+    for now in (5, 7, 10, 12, 15, 17):
+        replica.probed(False, now, silent=True)
+        if now in (7, 12):
+            answers(replica, now + 1)
+    assert (replica.probed_up, told.changes, replica.ramp.cap) == (True, changes, None)
+    replica.probed(True, 18)
+    assert (told.changes, replica.ramp.cap) == (changes, None)
+    for now in (20, 22, 25):
+        assert replica.probed_up
+        replica.probed(False, now, silent=True)
+    assert replica.state(25) == "down"
+    replica.probed(True, 26)
+    assert (replica.state(26), replica.ramp.cap) == ("up", 1)
+
+
+@pytest.mark.parametrize("how", [{"silent": True}, {"refused": True}, {}])
+def test_a_probe_that_says_it_at_once(replica: Replica, how: dict[str, bool]) -> None:
+    """Nobody listens, or it says that it cannot: down. So is one that nothing was ever heard of."""
+    if how != {"silent": True}:
+        replica.probed(True, 0)
+    replica.probed(False, 1, **how)
+    assert replica.state(1) == "down"
+
+
+def test_every_change_is_told(replica: Replica) -> None:
+    """A pause, and a trial that begins, is given back, or answers: who may get work is another."""
+    told = Told(replica)
+
+    def changes() -> int:
+        seen, told.changes = told.changes, 0
+        return seen
+
+    fails(replica, 0, ReplicaRefused(NAME, 503, [(b"retry-after", b"3")], b""))
+    assert changes() == 1
+    fails(replica, 5)
+    assert changes() == 1
+    era = replica.breaker.begin(9)
+    replica.trial_began()
+    assert changes() == 1
+    replica.abandoned(era)
+    assert changes() == 1
+    answers(replica, 10)
+    assert changes() == 1

@@ -21,6 +21,7 @@ import trio
 
 from balancer.replica import Replica
 from server.config import (
+    AdminConfig,
     Config,
     HealthConfig,
     LimitsConfig,
@@ -34,6 +35,7 @@ from tests.e2e.faults.client import MODEL, Answer, RawClient, connected
 from tests.e2e.faults.scripted import FakeReplica
 
 __all__ = [
+    "ADMIN_KEY",
     "PATIENT",
     "Running",
     "asked",
@@ -50,6 +52,7 @@ _TEST_S = 5.0
 """No drill takes a second: what takes this long is stuck."""
 _ALL_CLEAR_S = 1.0
 _NEVER_S = 3600.0
+ADMIN_KEY = "s3cret"
 
 PATIENT = TimeoutConfig(connect_s=3, first_byte_s=3, idle_s=3, total_s=4)
 """For tests that are not about time."""
@@ -274,6 +277,7 @@ def config_of(
         pool=pools,
         limits=limits or LimitsConfig(),
         health=HealthConfig(interval_s=_NEVER_S),
+        admin=AdminConfig(key=ADMIN_KEY),
         probes=ProbeConfig(engine_s=0.0, gpu_s=0.0),
         drain_s=drain_s,
         log_format="json",

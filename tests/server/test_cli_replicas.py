@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from server import cli_replicas
+from server.admin_key import key_in_files
 from server.cli import main
 
 POOLS = {"pools": [{"model": "m", "policy": "random", "replicas": ["http://a"], "up": 1}]}
@@ -111,6 +113,21 @@ def test_the_key(triolet: Triolet, arguments: list[str], environ: dict[str, str]
     assert {key for _, key in triolet.asked} == {"Bearer s3cret"}
 
 
+def test_the_key_of_ones_own_triolet(triolet: Triolet) -> None:
+    """Without one the file is read in which a Triolet here keeps its own; no other address gets
+    what is in it."""
+    port = triolet.server.server_port
+    with key_in_files([port, 8746], os.environ) as key:
+        assert run(triolet, "--once").exit_code == 0
+        assert run(f"http://localhost:{port}", "--once").exit_code == 0
+        assert run(triolet, "--once", "--key", "mine").exit_code == 0
+        assert cli_replicas._own_key("http://127.0.0.1:8746") == key
+        for url in ("http://192.0.2.1:8746", "http://evil.example:8746", "http://127.0.0.1:1"):
+            assert cli_replicas._own_key(url) is None
+    assert [sent for _, sent in triolet.asked[::2]] == [f"Bearer {key}"] * 2 + ["Bearer mine"]
+    assert cli_replicas._own_key("http://127.0.0.1:8746") is None
+
+
 def test_a_path_in_front(triolet: Triolet) -> None:
     """Where a proxy has put it; `/v1` is what people copy."""
     assert run(triolet.url + "/llm/v1/", "--once").exit_code == 0
@@ -133,7 +150,7 @@ def test_nobody_there() -> None:
     ("status", "says"),
     [
         (401, "wants its admin.key: give it as --key or TRIOLET_ADMIN__KEY"),
-        (403, "answers only programs on its own machine: set admin.key there"),
+        (403, "answered 403: out of cheese"),
         (404, "has no admin API: it is an older Triolet, or none"),
         (500, "answered 500: out of cheese"),
     ],

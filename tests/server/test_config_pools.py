@@ -150,7 +150,79 @@ def test_a_file_of_replicas_that_is_not_there() -> None:
         ),
         (POOL + "[breaker]\ntrials = 0", "breaker.trials", "of at least 1"),
         ("[probes]\nengine_s = -1", "probes.engine_s", "of at least 0"),
-        ("[probes]\ndns_s = 0", "probes.dns_s", "greater than 0"),
+        ("[probes]\ndns_s = 0", "probes.dns_s", "of at least 0.05"),
+        ("[probes]\ndiscovery_s = 0.01", "probes.discovery_s", "of at least 0.05"),
+        ("[probes]\nengine_s = 0.04", "probes.engine_s", "found 0.04, expected 0, or 0.05 or more"),
+        ("[probes]\ngpu_s = 0.001", "probes.gpu_s", "found 0.001, expected 0, or 0.05 or more"),
+        ("[health]\ninterval_s = 1e-6", "health.interval_s", "of at least 0.05"),
+        (
+            POOL + 'tiers = [{ name = "a", slots = 2, reserve = 3 }]',
+            "pool[0].tiers[0].reserve",
+            "found 3, expected at most its own slots, which are 2",
+        ),
+        (
+            "[breaker]\nrest_max_s = 0.1",
+            "breaker.rest_s",
+            "found 0.5, expected at most rest_max_s, which is 0.1",
+        ),
+        (
+            POOL + "outliers = { eject_s = 400 }",
+            "pool[0].outliers.eject_s",
+            "found 400, expected at most eject_max_s, which is 300",
+        ),
+        (
+            '[[pool]]\nmodel = "m"\nreplicas = [{ url = "http://a", api_key = "***" }]',
+            "pool[0].replicas[0].api_key",
+            'expected the secret itself: "***" only stands for one',
+        ),
+        (
+            '[[pool]]\nmodel = "m"\nreplicas = [{ url = "http://a", headers = { x = "***" } }]',
+            "pool[0].replicas[0].headers.x",
+            'expected the secret itself: "***" only stands for one',
+        ),
+        ('[admin]\nkey = "***"', "admin.key", "expected the secret itself"),
+        *(
+            (
+                '[[pool]]\nmodel = "m"\n'
+                f'replicas = [{{ url = "http://a", kv_events = {{ endpoint = "{endpoint}" }} }}]',
+                "pool[0].replicas[0].kv_events.endpoint",
+                "expected tcp://host:port",
+            )
+            for endpoint in (
+                *("10.0.0.1:5557", "http://a:5557", "tcp://a", "tcp://*:5557", "tcp://a:5557/x"),
+                *("tcp://a:0", "tcp://a:70000", "", "tcp://"),
+            )
+        ),
+        *(
+            (
+                '[[pool]]\nmodel = "m"\n'
+                f'replicas = [{{ url = "http://many:1", resolve = true, {beside} }}]',
+                f"pool[0].replicas[0].{name}",
+                "expected the host of url, as it has resolve",
+            )
+            for name, beside in (
+                ("metrics", 'metrics = "http://other:2/metrics"'),
+                ("gpu_exporter", 'gpu_exporter = "http://10.0.0.1:9400"'),
+                ("kv_events.endpoint", 'kv_events = { endpoint = "tcp://other:1" }'),
+                (
+                    "kv_events.replay",
+                    'kv_events = { endpoint = "tcp://many:1", replay = "tcp://other:1" }',
+                ),
+            )
+        ),
+        *(
+            (
+                f'[[pool]]\nmodel = "m"\nreplicas = ["http://b", {{ url = "http://a", {one} }}]\n'
+                f'[[pool]]\nmodel = "n"\nreplicas = [{{ url = "http://a/v1"{other} }}]',
+                "pool[1].replicas[0]",
+                "has another api_key or headers than pool[0].replicas[1]",
+            )
+            for one, other in (
+                ('api_key = "a"', ', api_key = "b"'),
+                ('api_key = "a"', ""),
+                ('headers = { x = "1" }', ', headers = { x = "2" }'),
+            )
+        ),
         ('[admin]\nkey = ""', "admin.key", "expected a string (an API key or env:NAME), not empty"),
         ('[admin]\nkey = "env:NOT_SET"', "admin.key", "NOT_SET to hold the key; it is not set"),
     ],
@@ -200,6 +272,14 @@ def test_listed_replicas(tmp_path: Path) -> None:
         ("replicas = [1, {}]", ["replicas[0]: found 1", "replicas[1].url: is missing"]),
         ("replica = []", ["replica: is not a key; did you mean replicas?", "replicas: is missing"]),
         ("replicas = [", ["line 1, column 13: is not TOML"]),
+        (
+            'replicas = ["http://a", "http://a:80/v1"]',
+            ['replicas[1].url: found "http://a", which is replicas[0] of this pool'],
+        ),
+        (
+            'replicas = [{ url = "http://a", api_key = "k", headers = { Authorization = "x" } }]',
+            ["replicas[0].headers.authorization: cannot stand beside api_key"],
+        ),
     ],
 )
 def test_a_wrong_list(tmp_path: Path, text: str, problems: list[str]) -> None:
@@ -220,6 +300,8 @@ def test_a_replica_over_the_wire() -> None:
         ReplicaConfig(url="http://a", gpus=(0,)),
         [],
     )
+    both = {"url": "http://a", "api_key": "k", "headers": {"authorization": "x"}}
+    assert check_replica(both)[0] is None
     config, problems = check_replica({"url": "a", "api_key": "env:HOME", "speed": 1})
     assert config is None
     assert [problem.split()[0] for problem in problems] == ["speed", "url", "api_key"]
@@ -246,6 +328,7 @@ def test_whatever_comes_over_the_wire(value: object, key: str) -> None:
 SHARES = st.floats(min_value=0, max_value=1)
 SOME = st.integers(min_value=1, max_value=10**9)
 TIMES = st.floats(min_value=1e-3, max_value=1e6)
+INTERVALS = st.floats(min_value=0.05, max_value=1e6)
 NAMES = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)
 
 
@@ -253,7 +336,7 @@ TIERS = st.builds(
     TierConfig,
     name=NAMES,
     slots=st.none() | SOME,
-    reserve=st.integers(0, 100),
+    reserve=st.just(0) | st.just(1),
     queue=st.integers(0, 100),
     queue_s=TIMES,
     handicap_s=TIMES | st.just(0.0),
@@ -268,7 +351,7 @@ TIERS = st.builds(
 KV_EVENTS = st.builds(
     KvEventsConfig,
     endpoint=st.just("tcp://h:5557"),
-    replay=st.none() | NAMES,
+    replay=st.none() | st.just("tcp://h:5558"),
     topic=NAMES | st.just(""),
 )
 
@@ -311,8 +394,8 @@ POOLS = st.builds(
         times_others=st.floats(min_value=1, max_value=100),
         volume=st.integers(5, 1000),
         window_s=TIMES,
-        eject_s=TIMES,
-        eject_max_s=TIMES,
+        eject_s=st.floats(min_value=0.1, max_value=10),
+        eject_max_s=st.floats(min_value=10, max_value=1e6),
         most=SHARES,
     ),
     panic=SHARES,
@@ -322,12 +405,12 @@ POOLS = st.builds(
 CONFIGS = st.builds(
     Config,
     pool=st.lists(POOLS, min_size=1, max_size=2, unique_by=lambda one: one.model).map(tuple),
-    probes=st.builds(ProbeConfig, engine_s=TIMES, gpu_s=st.just(0.0), dns_s=TIMES),
+    probes=st.builds(ProbeConfig, engine_s=INTERVALS, gpu_s=st.just(0.0), dns_s=INTERVALS),
     breaker=st.builds(
         BreakerConfig,
         failures_in_a_row=SOME,
         failure_share=st.floats(min_value=0.01, max_value=1),
-        rest_s=TIMES,
+        rest_s=st.floats(min_value=1e-3, max_value=30),
         slow_start_s=st.just(0.0) | TIMES,
     ),
 )

@@ -16,6 +16,7 @@ from balancer.errors import (
     ConnectionLost,
     Overdue,
     PoolBusy,
+    ReplicaLost,
     ReplicaRefused,
     StreamCut,
 )
@@ -35,6 +36,7 @@ DIALECTS: Final[tuple[Dialect, ...]] = ("openai", "responses", "anthropic")
 KINDS: Final[list[tuple[BalancerError, int, str, str]]] = [
     (ConnectFailed(REPLICA, "refused"), 502, "replica_unreachable", "connect"),
     (AnswerLost(REPLICA, "reset"), 502, "replica_failed", "reset"),
+    (ReplicaLost(REPLICA, "a GPU is lost"), 502, "replica_failed", "lost"),
     (AnswerInvalid(REPLICA, "garbage"), 502, "replica_failed", "invalid"),
     (StreamCut(REPLICA, "reset"), 502, "replica_failed", "cut"),
     (Overdue("first_byte", 120.0), 504, "replica_timeout", "timeout_first_byte"),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from balancer.probes import steady
 from server.config import ReplicaConfig, load_replicas
 from server.listing import ListingWatch
 
@@ -163,3 +165,47 @@ async def test_looks_again_and_again(
             await watched.next_told()
             assert watched.told[-1] == [f"http://a:{number}"]
         nursery.cancel_scope.cancel()
+
+
+async def test_a_file_that_hangs_holds_up_no_end(watched: Watched) -> None:
+    """Reading it can take for ever, on a file system that is gone."""
+    hangs, reading = threading.Event(), trio.Event()
+    token = trio.lowlevel.current_trio_token()
+
+    def read_for_ever(path: str) -> tuple[ReplicaConfig, ...]:
+        token.run_sync_soon(reading.set)
+        hangs.wait()
+        return ()
+
+    watched.watch._read = read_for_ever
+    watched.write("http://a:1")
+    try:
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(watched.watch.run)
+                await reading.wait()
+                nursery.cancel_scope.cancel()
+    finally:
+        hangs.set()
+
+
+async def test_an_error_that_nobody_foresaw(
+    watched: Watched, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, and the file is looked at again."""
+    monkeypatch.setattr(steady, "_PAUSE_S", 0.01)
+    truly = watched.watch._changed
+
+    def fail(path: str, replicas: tuple[ReplicaConfig, ...]) -> None:
+        watched.watch._changed = truly
+        raise RuntimeError("nobody foresaw this")
+
+    watched.watch._changed = fail
+    watched.write("http://a:1")
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(watched.watch.run)
+            await watched.next_told()
+            nursery.cancel_scope.cancel()
+    assert watched.told == [["http://a:1"]]
+    assert "nobody foresaw this" in caplog.text

@@ -117,6 +117,21 @@ def test_added_stays_added() -> None:
     assert membership.members(membership.pools[0])[1].config.max_in_flight == 2
 
 
+def test_what_is_coming_knows_what_there_is() -> None:
+    """Its names and files can be looked up while the old pools are served as they were; what is
+    added and removed meanwhile holds for it too."""
+    membership = Membership([pool("http://a:1")])
+    coming = membership.coming([pool("http://many:1", file=FILE)])
+    membership.add("m", replica("http://c:1/base"))
+    membership.resolved("many", ("10.0.0.1",))
+    membership.listed(FILE, [replica("http://b:1")])
+    assert names(membership) == ["http://a:1", "http://c:1/base"]
+    expected = ["http://10.0.0.1:1", "http://b:1", "http://c:1/base"]
+    assert names(coming) == expected
+    membership.configure(coming.pools)
+    assert names(membership) == expected
+
+
 def test_models_apart() -> None:
     """What is added to one, or removed from it, leaves the others as they are."""
     membership = Membership([pool("http://a:1"), pool("http://a:1", model="n")])

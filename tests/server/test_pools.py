@@ -250,3 +250,40 @@ async def test_discovered_pools_grow_in_place() -> None:
     assert names(before) == ["http://a", "http://b"]
     assert (names(other), other.owned_by) == (["http://b"], "ollama")
     assert other.replicas[0] is before.replicas[1]
+
+
+async def test_the_first_pool_says_what_a_replica_is_sent() -> None:
+    """A URL that another pool lists, too, maybe by the admin API, gets no other key by that."""
+    builder = PoolBuilder(Dialer())
+    first = PoolConfig(model="m", replicas=(ReplicaConfig(url="http://a", api_key="own"),))
+    other = PoolConfig(
+        model="n", replicas=(ReplicaConfig(url="http://a", headers={"x-team": "b"}),)
+    )
+    one, two = built(first, other, builder=builder)
+    assert one.replicas == two.replicas
+    assert one.replicas[0].headers == {b"authorization": b"Bearer own"}
+    assert builder.config_of(one.replicas[0]).api_key == "own"
+    [one] = built(other, builder=builder)
+    assert one.replicas[0].headers == {b"x-team": b"b"}
+
+
+async def test_models_that_are_listed_no_more_are_forgotten() -> None:
+    """An engine may list other models every minute."""
+    builder = PoolBuilder(Dialer())
+    for number in range(20):
+        listed = (ListedModel(f"m{number}"), ListedModel("stays"))
+        pools = builder.discovered([Found("vllm", "http://a", listed)])
+        assert [pool.model for pool in pools] == [f"m{number}", "stays"]
+    assert builder._minds.keys() == builder._members.keys() == {"m19", "stays"}
+
+
+async def test_more_models_than_anybody_serves(caplog: pytest.LogCaptureFixture) -> None:
+    """The first thousand of all engines; said once."""
+    builder = PoolBuilder(Dialer())
+    many = tuple(ListedModel(f"m{number}") for number in range(1_500))
+    found = [Found("vllm", "http://a", many), Found("ollama", "http://b", many[:1] + many[1_200:])]
+    builder.discovered(found)
+    pools = builder.discovered(found)
+    assert [pool.model for pool in pools] == [f"m{number}" for number in range(1_000)]
+    assert names(pools[0]) == ["http://a", "http://b"]
+    assert caplog.text.count("lists more models than are taken") == 1

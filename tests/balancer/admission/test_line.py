@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from balancer.admission import BATCH, INTERACTIVE, TIERS, Line, Room, Standing, Tier
 from balancer.errors import PoolBusy
-from tests.balancer.admission.desk import Desk, Request
+from tests.balancer.admission.desk import Desk, Lease, Request
 
 STANDARD = Tier(name="standard", rank=1, handicap_s=10.0)
 
@@ -140,6 +140,35 @@ def test_a_senior_keeps_to_its_own_slots() -> None:
     assert other.lease is None
     desk.release(one)
     assert other.lease is not None
+
+
+def test_deadlines_in_its_own_tier_do_not_starve_a_senior() -> None:
+    """Those with nearer ends, coming all the time, come first in their line, but not for long."""
+    desk = Desk()
+    desk.ask()
+    old = desk.ask("batch")
+    for _ in range(60):
+        desk.pass_s(1)
+        desk.ask("batch", deadline_s=20)
+        desk.ask()
+        desk.release(desk.order[-1])
+    assert old in desk.order
+    assert old.lease is None or old.lease.leased_at <= 40
+
+
+def test_a_senior_that_is_late_is_no_senior() -> None:
+    """It is out of the line; the next oldest has the place."""
+    desk = Desk((INTERACTIVE, batch_(handicap_s=1.0)))
+    held = desk.ask()
+    desk.ask("batch", deadline_s=5)
+    next_one = desk.ask("batch")
+    desk.pass_s(6)
+    desk.asks(8)
+    desk.release(held)
+    for number in range(7):
+        desk.release(desk.order[number + 1])
+    assert desk.order[-1] is next_one
+    assert desk.tier("batch").waiting == 0
 
 
 def test_who_gets_places_anyway_has_no_seniors() -> None:
@@ -282,6 +311,47 @@ def test_full_says_when_there_is_a_place_again() -> None:
         desk.ask()
     assert caught.value.reason == "full"
     assert caught.value.retry_after_s == pytest.approx(0.5)
+
+
+def test_retry_after_looks_no_further_than_it_can() -> None:
+    """A thousand wait, and the pace may be another in a minute: no more than that, or `queue_s`."""
+    for queue_s, most in ((30.0, 60), (100.0, 100)):
+        desk = Desk((replace(INTERACTIVE, queue=1000, queue_s=queue_s),))
+        desk.asks(1001)
+        for _ in range(10):
+            desk.pass_s(0.5)
+            desk.release(desk.order[-1])
+        with pytest.raises(PoolBusy) as caught:
+            desk.ask()
+        assert caught.value.retry_after_s == most
+
+
+def test_an_old_pace_refuses_nobody() -> None:
+    """Once slow, then idle: who comes with a short deadline may wait where nobody does, so that
+    the pace can be seen anew."""
+    desk = Desk((INTERACTIVE,))
+    held = desk.ask()
+    for _ in range(5):
+        waiting = desk.ask()
+        desk.pass_s(3)
+        desk.release(held)
+        held = waiting
+    assert desk.ask(deadline_s=2.0).waits
+
+
+def test_who_was_let_in_once_is_not_refused() -> None:
+    """Its replica died: the queue may be full, and the wait long."""
+    desk = Desk((replace(INTERACTIVE, queue=1),), limits=(1, 1))
+    first, second = desk.asks(2)
+    desk.ask()
+    desk.release(first)
+    desk.ask()
+    moved = Request(second.standing)
+    desk.release(second)
+    desk.ask()
+    assert desk.tier().waiting == 1
+    desk.ask_again(moved)
+    assert (moved.waits, desk.tier().waiting, desk.tier().full) == (True, 2, 0)
 
 
 def test_full_and_more() -> None:
@@ -457,6 +527,44 @@ def test_nobody_is_put_back_for_a_tier_at_its_limit() -> None:
     desk.ask()
     desk.ask("batch")
     assert desk.put_one_back(desk.ask()) is None
+
+
+def test_a_late_request_takes_nobodys_place() -> None:
+    """It could not use it."""
+    desk = Desk()
+    held = desk.ask("batch")
+    late = Request(Standing("interactive", desk.now, deadline=desk.now))
+    assert desk.put_one_back(late) is None
+    assert held.lease is not None
+
+
+def test_a_reserve_is_no_reason_where_the_one_put_back_was_alone() -> None:
+    """A reserve as large as the pool: with the victim gone nothing is at work, so it may."""
+    tiers = (
+        Tier(name="gold", rank=0, reserve=1),
+        Tier(name="silver", rank=1, preempts=True),
+        batch_(rank=2, yields_s=2.0),
+    )
+    desk = Desk(tiers)
+    victim = desk.ask("batch")
+    assert desk.put_one_back(Request(Standing("silver", desk.now))) is victim
+
+
+def test_many_lanes_are_not_tried_in_vain() -> None:
+    """Where no replica has room: a retry for each that failed, each wanting others."""
+    desk = Desk(limits=(1,) * 20)
+    held = desk.asks(20)
+    waiting = [desk.ask(tried=frozenset([number])) for number in range(20)]
+    asked: list[Request] = []
+
+    def place(request: Request, tier: Tier) -> Lease | None:
+        asked.append(request)
+        return desk.serve(request, tier)
+
+    assert desk.line.hand_out(desk.now, place)
+    assert asked == []
+    desk.release(held[0])
+    assert sum(request.waits for request in waiting) == 19
 
 
 def test_batch_puts_nobody_back() -> None:

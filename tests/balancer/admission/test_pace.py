@@ -70,3 +70,12 @@ def test_many_places_in_one_instant_say_nothing_yet() -> None:
     pace = paced(0.0, 10, start=5.0)
     assert pace.places_per_s(5.0) is None
     assert pace.places_per_s(6.0) == pytest.approx(11.0)
+
+
+def test_a_minute_without_a_line_is_enough() -> None:
+    """Also for who asks before a line has begun again: it might never begin, were the old pace a
+    reason to let nobody wait."""
+    pace = paced(1.0, 10)
+    pace.ends(10.0)
+    assert pace.places_per_s(69.0) == pytest.approx(1.0)
+    assert pace.places_per_s(71.0) is None

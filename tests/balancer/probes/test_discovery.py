@@ -36,6 +36,12 @@ def test_no_model_list(body: bytes) -> None:
     assert read_models(body) is None
 
 
+def test_too_long_a_list_is_not_read() -> None:
+    """It would hold the loop; no engine has a quarter of a MiB of models."""
+    body = b'{"data":[' + b",".join([b'{"id":"a"}'] * 30_000) + b"]}"
+    assert read_models(body) is None
+
+
 def models(*names: str) -> list[Step]:
     listed = b",".join(b'{"id":"%b","owned_by":"x"}' % name.encode() for name in names)
     return [answer(b'{"data":[%b]}' % listed)]

@@ -155,3 +155,23 @@ async def test_the_resolver_of_the_system() -> None:
     found = await look_up("localhost")
     assert set(found) <= {"127.0.0.1", "::1"}
     assert list(found) == sorted(set(found))
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ([("10.0.0.2", 4), ("fd00::1", 6), ("10.0.0.1", 4)], ("10.0.0.1", "10.0.0.2")),
+        ([("fd00::2", 6), ("fd00::1", 6)], ("fd00::1", "fd00::2")),
+    ],
+)
+async def test_one_family_of_a_name(
+    answers: list[tuple[str, int]], expected: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server with an address of each would be two replicas: IPv4, if there is any."""
+    families = {4: socket.AF_INET, 6: socket.AF_INET6}
+
+    async def getaddrinfo(*_: object, **__: object) -> list[tuple[object, ...]]:
+        return [(families[ip], 1, 6, "", (address, 0)) for address, ip in answers]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    assert await look_up("many") == expected

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.probes.engine_metrics import read_page, restarted
+from balancer.probes.engine_metrics import Starts, read_page
 from balancer.probes.engine_names import ENGINES
 from balancer.probes.engine_status import FACTS, Facts, read_get_load, read_loads, read_slots
+from balancer.probes.exposition import ExpositionInvalid
 from balancer.readings import Gauges
 from balancer.staleness import comparable, weight
 
@@ -215,8 +219,33 @@ def test_a_large_page_takes_no_millisecond() -> None:
     ],
 )
 def test_restarted(before: Gauges, after: Gauges, expected: bool) -> None:
-    """Another start time, or counters that fall; silence proves nothing."""
-    assert restarted(before, after) is expected
+    """A later start time, or counters that fall; silence proves nothing."""
+    assert Starts().judge(before, after) == ("restarted" if expected else "same")
+
+
+def judged(*readings: dict[str, Any]) -> list[str]:
+    """What is said of each reading but the first."""
+    starts, snapshots = Starts(), [Gauges(at=0, **one) for one in readings]
+    return [starts.judge(before, after) for before, after in pairwise(snapshots)]
+
+
+def test_several_processes_behind_one_url() -> None:
+    """Each poll reads another one: told once, and never taken for a restart again."""
+    one, other = {"started_at": 100.0}, {"started_at": 250.0}
+    assert judged(one, other, one, other, one) == ["restarted", "several", "same", "same"]
+    assert judged(other, one, other) == ["several", "same"]
+    little, much = {"prompt_tokens": 5.0}, {"prompt_tokens": 900.0}
+    assert judged(much, little, much, little) == ["restarted", "several", "same"]
+
+
+def test_every_real_restart_is_one() -> None:
+    """Start times go forwards, and counters begin anew each time."""
+    starts: list[dict[str, Any]] = [{"started_at": float(at)} for at in (100, 100, 250, 400)]
+    assert judged(*starts) == ["same", "restarted", "restarted"]
+    counts: list[dict[str, Any]] = [
+        {"prompt_tokens": float(count)} for count in (900, 5, 300, 2, 40)
+    ]
+    assert judged(*counts) == ["restarted", "same", "restarted", "same"]
 
 
 # What is told in JSON ---------------------------------------------------------------------------
@@ -266,6 +295,42 @@ BODIES = st.one_of(
     st.binary(max_size=60),
     st.sampled_from([b"[]", b"{}", b"null", b'{"loads":[]}', b'[{"load":3}]', b"[" * 100_000]),
 )
+
+
+HUGE = b"1" + b"0" * 400
+
+
+@pytest.mark.parametrize("number", [HUGE, b"-1", b"9007199254740993", b"1e308", b"-1e308"])
+@pytest.mark.parametrize(
+    ("read", "body"),
+    [
+        (read_loads, b'{"loads":[{"num_running_reqs":N},{"num_running_reqs":N}]}'),
+        (read_loads, b'{"loads":[{"token_usage":N},{"token_usage":N}]}'),
+        (read_loads, b'{"loads":[{"max_total_num_tokens":N},{"max_total_num_tokens":N}]}'),
+        (read_get_load, b'[{"num_reqs":N,"num_waiting_reqs":0}]'),
+        (read_get_load, b'[{"num_reqs":0,"num_waiting_reqs":N}]'),
+    ],
+)
+def test_no_count_at_all(
+    read: Callable[[bytes, float], Gauges | None], body: bytes, number: bytes
+) -> None:
+    """Numbers that no engine has say nothing, and no sum of them is too large for a float."""
+    assert read(body.replace(b"N", number), 0) is None
+
+
+@pytest.mark.parametrize("number", [HUGE, b"-1", b"9007199254740993"])
+def test_no_facts_at_all(number: bytes) -> None:
+    """The same for what is said once."""
+    assert FACTS["llama.cpp"][1](b'{"total_slots":%b}' % number) is None
+    assert FACTS["tgi"][1](b'{"max_batch_total_tokens":%b}' % number) is None
+
+
+def test_a_whole_page_has_one_bound() -> None:
+    """As many lines of each name as would do for that name: together they are too many."""
+    names = {source.name for one in ENGINES for row in one.rows for source in row.sources}
+    page = b"".join(b'%b{engine="%d"} 1\n' % (name, n) for name in names for n in range(1_000))
+    with pytest.raises(ExpositionInvalid):
+        read_page(page, 0)
 
 
 @given(BODIES)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -14,9 +15,11 @@ import trio.testing
 
 from balancer.load import Charge
 from balancer.policies import Outcome
+from balancer.probes.engine_metrics import Reading
+from balancer.probes.engine_places import Place
 from balancer.probes.gauges import GaugeProbes
 from balancer.readings import Gauges
-from balancer.replica import Replica
+from balancer.replica import Listener, Replica
 from balancer.wire.connect import Origin
 from balancer.wire.memory import MemoryDialer, memory_network
 from balancer.wire.transport import Transport
@@ -301,20 +304,42 @@ async def test_one_that_is_down_is_not_asked(autojump_clock: Clock) -> None:
             assert replica.gauges is not None
 
 
+class Restarts(Listener):
+    """Notes which replica was restarted, and what its snapshot said by then."""
+
+    def __init__(self, replica: Replica) -> None:
+        self.told: list[tuple[str, float | None]] = []
+        self._replica = replica
+        replica.listeners.append(self)
+
+    def on_restart(self, replica: str) -> None:
+        gauges = self._replica.gauges
+        self.told.append((replica, gauges.running if gauges else None))
+
+    def on_room(self) -> None:
+        pass
+
+    def on_change(self) -> None:
+        pass
+
+    def on_models(self, replica: str, before: Set[str], after: Set[str]) -> None:
+        pass
+
+    def on_lost(self, replica: Replica) -> None:
+        pass
+
+    def on_capacity(self, replica: str, tokens: int) -> None:
+        pass
+
+
 async def test_a_restart_is_told(autojump_clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """Once, also if it was away in between; told after the new snapshot is there."""
-    told: list[tuple[str, float | None]] = []
-
     async with memory_network() as network:
         engine = Engine({"/metrics": vllm(1, process_start_time_seconds=100.0)})
         network.serve("http://a", engine)
-        replica = Replica("http://a", network)
-
-        def on_restart(name: str) -> None:
-            told.append((name, replica.gauges.running if replica.gauges else None))
-
-        replica.on_restart.append(on_restart)
-        async with probing(network, replica):
+        read = Replica("http://a", network)
+        told = Restarts(read).told
+        async with probing(network, read):
             await trio.sleep(20)
             assert told == []
             network.refuse("http://a")
@@ -405,6 +430,119 @@ async def test_a_page_elsewhere(autojump_clock: Clock) -> None:
                 assert replica.gauges.max_running == 512
         assert set(triton.paths) == {"/metrics"}
         assert 0 < sum(b"Bearer key" in head for head in triton.heads) < len(triton.heads)
+
+
+async def test_several_processes_at_one_url(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A load balancer in between: said once, and no cache is thought empty at every poll."""
+    async with memory_network() as network:
+        engine = Engine({"/metrics": vllm(1, process_start_time_seconds=100.0)})
+        network.serve("http://a", engine)
+        replica = Replica("http://a", network)
+        restarts = Restarts(replica).told
+        async with probing(network, replica):
+            await trio.sleep(5)
+            for poll in range(20):
+                start = 100.0 + 50 * (poll % 2)
+                engine.scripts["/metrics"] = vllm(1, process_start_time_seconds=start)
+                await trio.sleep(5)
+    assert len(restarts) == 1
+    assert caplog.text.count("several processes answer at its URL") == 1
+
+
+@pytest.mark.parametrize(
+    ("own", "page_at", "with_key"),
+    [
+        ("http://a", "http://a:8002/metrics", True),
+        ("https://a", "https://a:8002/metrics", True),
+        ("http://a", "https://a:8002/metrics", True),
+        ("https://a", "http://a:8002/metrics", False),
+        ("http://a", "http://b:8002/metrics", False),
+    ],
+)
+async def test_where_a_key_goes(
+    own: str, page_at: str, with_key: bool, autojump_clock: Clock
+) -> None:
+    """To its own machine, and never in clear if it is meant to be sent by TLS."""
+    async with memory_network() as network:
+        engine = Engine({"/metrics": vllm(1)})
+        network.serve(page_at.removesuffix("/metrics"), engine)
+        replica = Replica(own, network, headers={b"authorization": b"Bearer key"})
+        async with probing(network, replica, pages={own: Origin.parse(page_at)}):
+            await trio.sleep(10)
+        assert engine.heads
+        assert all((b"Bearer key" in head) is with_key for head in engine.heads)
+
+
+async def test_a_page_without_a_path(autojump_clock: Clock) -> None:
+    """The usual one is meant."""
+    async with memory_network() as network:
+        engine = Engine({"/metrics": vllm(3)})
+        network.serve("http://a:8002", engine)
+        replica = Replica("http://a", network)
+        async with probing(network, replica, pages={"http://a": Origin.parse("http://a:8002/")}):
+            await trio.sleep(3)
+        assert set(engine.paths) == {"/metrics"}
+        assert replica.gauges is not None
+
+
+async def test_what_is_configured_anew_is_asked_so(autojump_clock: Clock) -> None:
+    """Another key, another page: at the next change of the set, and none of the old any more."""
+    async with memory_network() as network:
+        old, new = Engine({"/metrics": vllm(1)}), Engine({"/metrics": vllm(2)})
+        network.serve("http://a:1", old)
+        network.serve("http://a:2", new)
+        pages = {"http://a": Origin.parse("http://a:1/metrics")}
+        replica = Replica("http://a", network, headers={b"authorization": b"Bearer old"})
+        async with probing(network, replica, pages=pages) as probes:
+            await trio.sleep(5)
+            replica.headers = {b"authorization": b"Bearer new"}
+            pages["http://a"] = Origin.parse("http://a:2/metrics")
+            probes.watch([replica])
+            asked = len(old.asked)
+            await trio.sleep(5)
+        assert len(old.asked) == asked > 0
+        assert new.heads
+        assert all(b"Bearer new" in head for head in new.heads)
+
+
+async def test_too_much_json_is_not_read(autojump_clock: Clock) -> None:
+    """Reading it would hold the loop for a second, and a thread would hold it too."""
+    async with memory_network() as network:
+        body = b'{"loads":[' + b",".join([b'{"num_running_reqs":1}'] * 20_000) + b"]}"
+        engine = Engine({"/v1/loads?include=core": [answer(body)]})
+        network.serve("http://a", engine)
+        replica = Replica("http://a", network)
+        async with probing(network, replica):
+            await trio.sleep(10)
+        assert "/v1/loads?include=core" in engine.paths
+        assert replica.gauges is None
+
+
+async def test_a_large_page_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All the same as another one, but not on the loop."""
+    threads: list[bool] = []
+    truly = Place.read
+
+    def read(self: Place, body: bytes, now: float, known: str) -> Reading | None:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return truly(self, body, now, known)
+
+    monkeypatch.setattr(Place, "read", read)
+    async with memory_network() as network:
+        text = b"vllm:num_requests_running 1\n" + b"# HELP x y\n" * 10_000
+        network.serve("http://a", Engine({"/metrics": [answer(text)]}))
+        replica = Replica("http://a", network)
+        read_it = trio.Event()
+        probes = GaugeProbes(network, poll_s=0.001, on_read=lambda *_: read_it.set())
+        async with trio.open_nursery() as nursery:
+            await nursery.start(probes.run, [replica])
+            with trio.fail_after(5):
+                await read_it.wait()
+            nursery.cancel_scope.cancel()
+    assert replica.gauges is not None
+    assert set(threads) == {False}
 
 
 async def test_watch(autojump_clock: Clock) -> None:

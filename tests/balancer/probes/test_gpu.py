@@ -15,6 +15,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from balancer.probes import gpu as gpu_probes
 from balancer.probes import gpu_local, gpu_thread
 from balancer.probes.gpu import GpuPlace, GpuProbes, remote_reading
 from balancer.probes.gpu_local import LocalGpus, LocalReplica
@@ -578,6 +579,46 @@ async def test_exporter_is_left(autojump_clock: Clock) -> None:
             probes.watch([replica])
             await trio.sleep(1)
             assert known(replica) is not None
+
+
+async def test_a_fault_cannot_forge_the_log(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the exporter's own text: one line, and nothing that steers a terminal."""
+    text = (
+        b'triolet_gpu_info{uuid="a",gpu="0",processes="known"} 1\n'
+        b'triolet_gpu_fault{uuid="a",fault="lost\\n2026-01-01 info triolet: \x1b[31mforged"} 1\n'
+    )
+    async with memory_network() as network:
+        network.serve("http://node:9400", ScriptedReplica([answer(text)]))
+        replica = Replica("http://node:8000", network)
+        async with probing_virtually(at_exporter(network), replica):
+            await trio.sleep(3)
+    [message] = caplog.messages
+    assert message == "replica http://node:8000: GPU 0: lost?2026-01-01 info triolet: ?[31mforged"
+
+
+async def test_a_name_is_looked_up_until_it_is_found(
+    fake: FakeNvml, owners: dict[int, set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DNS may come up after us: the GPUs of a replica here are found then."""
+    known_names: dict[str, str] = {}
+
+    async def getaddrinfo(host: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        if host not in known_names:
+            raise OSError("no such name")
+        return [(0, 0, 0, "", (known_names[host], port))]
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(gpu_probes, "_LOCATE_S", 0.01)
+    async with memory_network() as network:
+        replica = Replica("http://engine:8000", network)
+        owners[8000] = {100}
+        async with probing(GpuProbes(network, interval_s=0.01), replica):
+            await trio.sleep(0.05)
+            assert known(replica) is None
+            known_names["engine"] = "127.0.0.1"
+            await until(lambda: known(replica) is not None)
 
 
 async def test_fault_is_logged_once(

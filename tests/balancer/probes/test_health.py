@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from balancer.probes.health import HealthProbes
 from balancer.errors import ConnectFailed
+from balancer.probes.health import HealthProbes
 from balancer.replica import Replica
 from balancer.wire.memory import MemoryDialer, memory_network
 from balancer.wire.transport import Transport
@@ -193,3 +193,21 @@ async def test_the_replica_sees_whole_requests(autojump_clock: Clock) -> None:
             await trio.testing.wait_all_tasks_blocked()
         assert seen[0] is not None
         assert seen[1:] == [None]
+
+
+async def test_one_slow_answer_takes_nobody_out(
+    autojump_clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is asked again soon; three in a row do, and that is logged."""
+    caplog.set_level(logging.INFO, "triolet.health")
+    async with memory_network() as network:
+        asked = Asked(UP, [Act.HANG], UP, [Act.HANG])
+        network.serve("http://a", asked)
+        replica = Replica("http://a", network)
+        async with probing(replica, network=network):
+            await trio.sleep(12)
+            assert len(asked.at) >= 3
+            assert (found(replica), caplog.records) == (True, [])
+            await trio.sleep(30)
+            assert found(replica) is False
+    assert len(caplog.records) == 1

@@ -84,6 +84,10 @@ def test_every_form_of_an_event_is_read(packed: Any, event: object) -> None:
         pack([1.5]),
         pack([1.5, [["BlockLent", [7]]]]),
         pack([1.5, [[]]]),
+        b"\x92\xcb" + b"\0" * 8 + b"\x91" * 100_000,  # nested beyond reason
+        b"\x92\xcb" + b"\0" * 8 + b"\x91" + pack(STORED_ROW[:3])[:1] + b"\x91" * 100_000,
+        pack([1.5, [["BlockStored", [7], None, [], -16]]]),
+        pack([1.5, [["BlockStored", [7], None, [], 2**62]]]),
     ],
 )
 def test_anything_else_is_refused(payload: bytes) -> None:

@@ -163,6 +163,34 @@ async def test_burst_is_read_to_the_end() -> None:
         assert await told.next() == ("capacity", "r", 300 * 16)
 
 
+async def test_large_batches_leave_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sixteen small ones or one of 128 KiB are dealt with at once: no more than a millisecond."""
+    turns: list[int] = []
+    heard = 0
+    truly, checkpoint = kv_events.KvEvents._heard, trio.lowlevel.checkpoint
+
+    async def hear(self: KvEvents, *arguments: Any) -> None:
+        nonlocal heard
+        heard += 1
+        await truly(self, *arguments)
+
+    async def turn() -> None:
+        turns.append(heard)
+        await checkpoint()
+
+    engine = Engine()
+    async with watching(engine, replay=False) as told:
+        monkeypatch.setattr(kv_events.KvEvents, "_heard", hear)
+        monkeypatch.setattr(trio.lowlevel, "checkpoint", turn)
+        for number in range(5):
+            first = 2**20 + number * 30_000
+            engine.happens(stored(first, first + 30_000))  # 150 KB
+        engine.happens(removed(2**20, 2**20 + 1))
+        assert (await told.next())[0] == "capacity"
+        monkeypatch.undo()
+    assert {1, 2, 3, 4, 5} <= set(turns)
+
+
 async def test_lost_batches_are_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those between what was heard and what is there, in order; nothing is taken twice."""
     monkeypatch.setattr(kv_events, "_REPLAY_EVERY_S", 0.0)

@@ -213,6 +213,16 @@ def test_answer_usage(name: str, numbers: int) -> None:
         assert answer_usage(body) == usage
 
 
+@pytest.mark.parametrize("number", ["-1", "-1000000", "9007199254740993", "1" + "0" * 400])
+def test_a_count_that_is_none_was_not_reported(number: str) -> None:
+    """Averages and sums would be wrong for ever; the others of the same usage are read."""
+    answer = f"""{{"usage": {{"prompt_tokens": 9, "completion_tokens": {number},
+        "prompt_tokens_details": {{"cached_tokens": {number}}}}}}}"""
+    assert read_usage(answer.encode()) == Usage(9, None, None)
+    answer = f'{{"usage": {{"input_tokens": {number}, "output_tokens": 9007199254740992}}}}'
+    assert read_usage(answer.encode()) == Usage(None, 2**53, None)
+
+
 def test_answer_usage_does_not_look_far() -> None:
     """A usage before megabytes is not looked for; that costs no error."""
     body = json.dumps({"usage": {"prompt_tokens": 6}, "data": [0.5] * 200_000}).encode()

@@ -16,7 +16,6 @@ from tests.e2e.process.command import Server, serving
 
 __all__ = [
     "PROBE_S",
-    "SHORT_EJECTION",
     "SLOW_START_S",
     "Drilled",
     "drilled",
@@ -27,8 +26,6 @@ __all__ = [
 
 PROBE_S: Final = 0.2
 SLOW_START_S: Final = 0.5
-SHORT_EJECTION: Final = "outliers = { eject_s = 0.5 }"
-"""For pools in which one replica fails many requests at once, and is expected back."""
 _DRILL_S: Final = 30.0
 """No drill takes so long; what does is stuck."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.e2e.drills.drilled import SHORT_EJECTION, Drilled, drilled, pool, until
+from tests.e2e.drills.drilled import Drilled, drilled, pool, until
 from tests.e2e.drills.fleet import fleet
 from tests.e2e.drills.load import Call, Load, under_load
 
@@ -80,7 +80,7 @@ async def test_restarted(tmp_path: Path) -> None:
     """The hit rate recovers, and nothing is sent there for what it no longer has."""
     async with fleet(tmp_path, 3, *PACE) as engines:
         urls = [engine.url for engine in engines]
-        async with drilled(tmp_path, pool(*urls, extra=SHORT_EJECTION), up=urls) as service:
+        async with drilled(tmp_path, pool(*urls), up=urls) as service:
             async with under_load(service.port, clients=CLIENTS, fields=_sessions()) as load:
                 await until(lambda: _is_warm(load))
                 share = load.by_replica()[urls[0]]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from tests.e2e.drills.drilled import SHORT_EJECTION, Drilled, drilled, pool, until, until_async
+from tests.e2e.drills.drilled import Drilled, drilled, pool, until, until_async
 from tests.e2e.drills.fleet import Engine, fleet
 from tests.e2e.drills.load import Call, Load, under_load
 from tests.e2e.drills.puppet import puppets
@@ -50,7 +50,7 @@ async def test_kill_9(tmp_path: Path) -> None:
     """What had begun there is told in-band, all else is answered; it gets traffic when back."""
     async with fleet(tmp_path, 3, *PACE) as engines:
         urls = [engine.url for engine in engines]
-        async with drilled(tmp_path, pool(*urls, extra=SHORT_EJECTION), up=urls) as service:
+        async with drilled(tmp_path, pool(*urls), up=urls) as service:
             async with under_load(service.port, fields=_fields) as load:
                 begun = await _kill_under_load(load, engines[0])
                 await service.until_state(urls[0], "down", within_s=2)

@@ -20,7 +20,15 @@ from tests.e2e.faults.scripted import (
     forever,
     say,
 )
-from tests.e2e.kit import PATIENT, Running, config_of, eventually, relaying, running_triolet
+from tests.e2e.kit import (
+    ADMIN_KEY,
+    PATIENT,
+    Running,
+    config_of,
+    eventually,
+    relaying,
+    running_triolet,
+)
 
 LONG = "Tell me everything about gears. " * 64
 USAGE = (
@@ -33,8 +41,9 @@ WITH_USAGE = (
 
 
 def get(path: str) -> bytes:
-    """As a program on this machine asks."""
-    return f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n".encode()
+    """As who has the key asks."""
+    head = f"GET {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer {ADMIN_KEY}\r\n\r\n"
+    return head.encode()
 
 
 def ask(request_id: str) -> bytes:

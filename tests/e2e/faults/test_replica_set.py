@@ -22,7 +22,7 @@ from tests.e2e.faults.scripted import (
     say,
     until,
 )
-from tests.e2e.kit import PATIENT, Running, asked, config_of, eventually, running_triolet
+from tests.e2e.kit import ADMIN_KEY, PATIENT, Running, asked, config_of, eventually, running_triolet
 
 _REST = say(chunk(delta("lo")) + chunk(DONE) + END)
 
@@ -33,10 +33,11 @@ def gated(turn: trio.Event) -> Script:
 
 
 def admin(method: str, path: str = "/admin/api/replicas", **fields: Any) -> bytes:
-    """A request to the admin API, as a program on this machine makes it."""
+    """A request to the admin API."""
     body = json.dumps(fields).encode()
     head = (
         f"{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+        f"authorization: Bearer {ADMIN_KEY}\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body

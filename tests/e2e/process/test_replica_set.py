@@ -7,6 +7,7 @@ import os
 import signal
 from pathlib import Path
 
+import httpx
 import pytest
 import trio
 
@@ -19,6 +20,7 @@ pytestmark = pytest.mark.slow
 CHAT = "/v1/chat/completions"
 REPLICAS = "/admin/api/replicas"
 CALL = {"model": "m"}
+KEY = "s3cret"
 FIRST, DONE = event({"choices": []}), event("[DONE]")
 
 
@@ -29,7 +31,7 @@ def listing(directory: Path, *urls: str) -> None:
     os.replace(new, directory / "replicas.json")
 
 
-def configured(directory: Path, *urls: str, file: bool = False, key: str | None = None) -> None:
+def configured(directory: Path, *urls: str, file: bool = False, key: str | None = KEY) -> None:
     """Write a triolet.toml with one pool."""
     lines = ["[[pool]]", 'model = "m"', f"replicas = {json.dumps(urls)}"]
     lines += ['replicas_file = "replicas.json"'] if file else []
@@ -37,8 +39,15 @@ def configured(directory: Path, *urls: str, file: bool = False, key: str | None 
     (directory / "triolet.toml").write_text("\n".join([*admin, *lines]) + "\n")
 
 
+def client_of(server: Server) -> httpx.AsyncClient:
+    """A client with the key."""
+    client = server.client()
+    client.headers["authorization"] = f"Bearer {KEY}"
+    return client
+
+
 async def listed(server: Server) -> list[str]:
-    async with server.client() as client:
+    async with client_of(server) as client:
         answer = await client.get(REPLICAS)
     return [replica["url"] for replica in answer.json()["replicas"]]
 
@@ -59,7 +68,7 @@ async def test_a_watched_file(tmp_path: Path, nursery: trio.Nursery) -> None:
     configured(tmp_path, file=True)
     async with (
         serving(tmp_path) as server,
-        server.client() as client,
+        client_of(server) as client,
         client.stream("POST", CHAT, json={**CALL, "stream": True}) as answer,
     ):
         pieces = answer.aiter_raw()
@@ -81,7 +90,7 @@ async def test_changes_by_hand_outlive_a_reload(tmp_path: Path, nursery: trio.Nu
     replicas = [ScriptedReplica({CHAT: whole({"choices": []})}) for _ in range(3)]
     one, two, three = [await nursery.start(replica.serve) for replica in replicas]
     configured(tmp_path, one, two)
-    async with serving(tmp_path) as server, server.client() as client:
+    async with serving(tmp_path) as server, client_of(server) as client:
         added = await client.post(REPLICAS, json={"model": "m", "url": three})
         removed = await client.delete(REPLICAS, params={"model": "m", "url": one})
         assert (added.status_code, removed.status_code) == (201, 200)
@@ -104,7 +113,7 @@ async def test_a_name_that_resolves(tmp_path: Path, nursery: trio.Nursery) -> No
     url = await nursery.start(replica.serve)
     name = url.replace("127.0.0.1", "localhost")
     configured(tmp_path, "http://127.0.0.1:9")
-    async with serving(tmp_path) as server, server.client() as client:
+    async with serving(tmp_path) as server, client_of(server) as client:
         fields = {"model": "m", "url": name, "resolve": True}
         assert (await client.post(REPLICAS, json=fields)).status_code == 201
         with trio.fail_after(5):
@@ -119,19 +128,33 @@ async def test_the_table(tmp_path: Path, nursery: trio.Nursery) -> None:
     """`triolet replicas` shows what runs; with a key only to who has it."""
     replica = ScriptedReplica({CHAT: whole({"choices": []})})
     url = await nursery.start(replica.serve)
-    configured(tmp_path, url, key="s3cret")
-    async with serving(tmp_path) as server, server.client() as client:
+    configured(tmp_path, url, key=KEY)
+    async with serving(tmp_path) as server, client_of(server) as client:
         assert (await client.post(CHAT, json=CALL)).status_code == 200
         command = ("replicas", "--once", "--url", server.url)
         refused = await completed(tmp_path, *command)
         assert (refused.returncode, refused.stdout) == (1, b"")
         assert b"wants its admin.key" in refused.stderr
-        shown = await completed(tmp_path, *command, environ={"TRIOLET_ADMIN__KEY": "s3cret"})
+        shown = await completed(tmp_path, *command, environ={"TRIOLET_ADMIN__KEY": KEY})
         assert (shown.returncode, shown.stderr) == (0, b"")
         heads, row, _, pool = shown.stdout.decode().splitlines()
         assert row.split()[:4] == ["m", url, "up", "0"]
         assert len(row.split()) == len(heads.replace("IN FLIGHT", "INFLIGHT").split())
         assert pool.startswith("m (expected_cost): 1 of 1 up, 0 in flight, waiting: interactive 0")
-        raw = await completed(tmp_path, *command, "--json", "--key", "s3cret")
+        raw = await completed(tmp_path, *command, "--json", "--key", KEY)
         assert json.loads(raw.stdout)["replicas"][0]["requests"] == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_the_table_of_ones_own_triolet(tmp_path: Path, nursery: trio.Nursery) -> None:
+    """It needs no key: the one that Triolet made is found. Others of the machine get nothing."""
+    url = await nursery.start(ScriptedReplica({}).serve)
+    configured(tmp_path, url, key=None)
+    async with serving(tmp_path) as server, server.client() as client:
+        assert (await client.get(REPLICAS)).status_code == 401
+        command = ("replicas", "--once", "--url", server.url)
+        shown = await completed(tmp_path, *command)
+        assert (shown.returncode, shown.stderr) == (0, b"")
+        elsewhere = await completed(tmp_path, *command, environ={"XDG_RUNTIME_DIR": str(tmp_path)})
+        assert b"wants its admin.key" in elsewhere.stderr
     nursery.cancel_scope.cancel()

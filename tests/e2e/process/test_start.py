@@ -60,12 +60,17 @@ async def test_the_demo_from_nothing(
         assert "simulation" in model["owned_by"]
         call: dict[str, object] = {"model": "demo", "max_tokens": 24}
         call["messages"] = [{"role": "user", "content": "Hello!"}]
-        names = set()
-        for _ in range(2):
+        names: set[str] = set()
+
+        async def ask() -> None:
             answer = await client.post("/v1/chat/completions", json=call)
             text = answer.json()["choices"][0]["message"]["content"]
             assert "simulat" in text
-            names |= set(re.findall(r"demo-\d", text))
+            names.update(re.findall(r"demo-\d", text))
+
+        async with trio.open_nursery() as nursery:  # of two at once each gets one
+            nursery.start_soon(ask)
+            nursery.start_soon(ask)
         assert names == {"demo-0", "demo-1"}
         assert (await client.get("/readyz")).status_code == 200
 
