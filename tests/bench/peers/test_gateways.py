@@ -150,7 +150,7 @@ def test_triolet_has_one_pool_and_no_log() -> None:
     assert config["pool"] == [
         {"model": "m", "policy": "round_robin", "replicas": list(PLACE.replicas)}
     ]
-    assert triolet().policies[0] == "least_request"
+    assert triolet().policies[0] == "expected_cost"
     assert triolet("python -m x --y").setup(PLACE, "random").command[:4] == [
         "python",
         "-m",

@@ -81,12 +81,16 @@ async def test_messages_overloaded_and_late() -> None:
         assert (late.status, late.error["type"]) == (504, "timeout_error")
 
 
+MESSAGES_TEXT = named("content_block_delta", delta={"type": "text_delta", "text": "Hi"})
+RESPONSES_TEXT = named("response.output_text.delta", delta="Hi")
+
+
 async def test_messages_mid_stream() -> None:
     """`event: error`, as Anthropic's own servers end a stream that failed."""
-    begun = STREAM_HEAD + chunk(named("message_start", message={}))
+    begun = STREAM_HEAD + chunk(named("message_start", message={}) + MESSAGES_TEXT)
     async with relaying(FakeReplica([REQUEST, say(begun), CLOSE])) as triolet:
         answer = await triolet.call(post(MESSAGES))
-        assert (answer.status, answer.whole, len(answer.events)) == (200, True, 2)
+        assert (answer.status, answer.whole, len(answer.events)) == (200, True, 3)
         assert answer.events[-1].startswith(b"event: error\ndata: ")
         assert answer.last_event["type"] == "error"
         assert answer.last_event["error"]["type"] == "api_error"
@@ -104,10 +108,10 @@ async def test_responses_before_the_first_event() -> None:
 
 async def test_responses_mid_stream() -> None:
     """The API's own error event, whose fields are not nested."""
-    begun = STREAM_HEAD + chunk(named("response.created", response={}))
+    begun = STREAM_HEAD + chunk(named("response.created", response={}) + RESPONSES_TEXT)
     async with relaying(FakeReplica([REQUEST, say(begun), CLOSE])) as triolet:
         answer = await triolet.call(post(RESPONSES))
-        assert (answer.status, answer.whole, len(answer.events)) == (200, True, 2)
+        assert (answer.status, answer.whole, len(answer.events)) == (200, True, 3)
         assert answer.events[-1].startswith(b"event: error\ndata: ")
         said = answer.last_event
         assert (said["type"], said["code"], said["param"]) == ("error", "replica_failed", None)
@@ -127,7 +131,8 @@ ENDS = {
 @pytest.mark.parametrize(("path", "end"), ENDS.values(), ids=ENDS)
 async def test_unframed_streams_that_end(path: str, end: bytes) -> None:
     """These APIs have no `[DONE]`: their own last events tell a whole stream from a cut one."""
-    said = UNFRAMED_HEAD + named("response.created", response={}) + end
+    text = MESSAGES_TEXT if path == MESSAGES else RESPONSES_TEXT
+    said = UNFRAMED_HEAD + named("response.created", response={}) + text + end
     fake = FakeReplica([REQUEST, say(said), CLOSE])
     async with relaying(fake) as triolet:
         answer = await triolet.call(post(path))

@@ -225,7 +225,11 @@ async def test_responses_stream_is_cut() -> None:
         {"type": "response.created", "sequence_number": 0, "response": {"id": "r", "output": []}},
         "response.created",
     )
-    replica = ScriptedReplica({"/v1/responses": streamed(created, cut=True)})
+    text = event(
+        {"type": "response.output_text.delta", "sequence_number": 1, "item_id": "i", "delta": "Hi"},
+        "response.output_text.delta",
+    )
+    replica = ScriptedReplica({"/v1/responses": streamed(created, text, cut=True)})
     async with relaying(replica) as relay, _client(relay) as client:
         stream = await client.responses.create(model="scripted", input="Hello!", stream=True)
         *_, last = [item async for item in stream]
