@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, Literal
 
@@ -116,6 +116,10 @@ class _Line(msgspec.Struct, omit_defaults=True, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     cached_tokens: int | None = None
+    tier: str | None = None
+    fell_back_from: Sequence[str] | None = None
+    hedge: str | None = None
+    put_backs: int | None = None
 
 
 _encode_line: Final = msgspec.json.Encoder().encode
@@ -179,6 +183,10 @@ def _json_line(record: Record) -> bytes:
             usage.prompt_tokens if usage else None,
             usage.completion_tokens if usage else None,
             usage.cached_tokens if usage else None,
+            None if record.decision is None else record.decision.tier,
+            record.fell_back_from or None,
+            record.hedge,
+            record.put_backs or None,
         )
     )
 
@@ -192,6 +200,10 @@ def _text_line(record: Record) -> bytes:
         parts.append(f"model={record.model}")
     if record.replica is not None:
         parts.append(f"replica={record.replica} attempts={record.attempts}")
+    if record.fell_back_from:
+        parts.append(f"fell_back_from={','.join(record.fell_back_from)}")
+    if record.hedge is not None:
+        parts.append(f"hedge={record.hedge}")
     if record.ttft_s is not None:
         parts.append(f"ttft={record.ttft_s * 1000:.1f}ms")
     if record.usage is not None and record.usage.completion_tokens is not None:

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, Final, cast
 import pytest
 import trio
 
+from balancer.decisions import Decision
 from balancer.wire.openai import Usage
 from server.observe.log import AccessLog, LineWriter, LogFormat, logging_to
 from server.observe.record import Record
@@ -88,6 +89,17 @@ def test_json_lines() -> None:
         "completion_tokens": 20,
         "cached_tokens": 5,
     }
+
+
+def test_what_was_repaired_is_told() -> None:
+    """Another model that answered, a hedge, places given away; in text only what matters there."""
+    some = full_record()
+    some.decision = Decision("req_1", "qwen", "expected_cost", "batch", (), 0.1, 10, 5)
+    some.fell_back_from, some.hedge, some.put_backs = ["large", "middle"], "second", 2
+    line = json.loads(line_of(some, "json"))
+    assert (line["tier"], line["fell_back_from"]) == ("batch", ["large", "middle"])
+    assert (line["hedge"], line["put_backs"]) == ("second", 2)
+    assert b" fell_back_from=large,middle hedge=second ttft=" in line_of(some, "text")
 
 
 def test_what_did_not_happen_is_left_out() -> None:
