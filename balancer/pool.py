@@ -305,14 +305,14 @@ class Pool:
         policy, prefixes = self.policy, self.prefixes
         blocks = ask.blocks(BLOCK_TOKENS) if prefixes is not None else ()
         if prefixes is None or not blocks:
-            replica = policy.pick(candidates, ask)
+            replica, explanation = policy.pick(candidates, ask), policy.explanation
             tokens = max(1, ask.prompt_tokens) if self._weighs else 1
             charge = replica.open(tokens, (), now, streams=ask.streams)
             lease = Lease(self, replica, ask, standing, charge, now)
         else:
             matches = prefixes.match(blocks)
             ask.matches = self.trust.weigh(matches)
-            replica = policy.pick(candidates, ask)
+            replica, explanation = policy.pick(candidates, ask), policy.explanation
             alone = not replica.load.waiting
             # Even of a prompt that is held completely the engine reads the last token again.
             uncached = max(1, ask.prompt_tokens - ask.matches.get(replica.name, 0))
@@ -324,7 +324,7 @@ class Pool:
             lease.expected = self.trust.expect(name, matched, ask.prompt_tokens, settled=alone)
             if not self._retired:  # who came after it may have dropped that replica
                 lease.insertion = prefixes.insert(name, blocks)
-        lease.explanation = policy.explanation
+        lease.explanation = explanation
         policy.leased(replica, ask)
         if lease.trial:
             replica.trial_began()

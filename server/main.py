@@ -1,6 +1,7 @@
 """The composition root: one top nursery, the signals, the exit code.
 
-    top nursery      log writer, poller, health probes; the demo replicas if there are any
+    top nursery      log writer, poller, probes, what watches names and files for members; the demo
+                     replicas if there are any
       control          obeys signals; ends with the servers
         serving          the servers, one for plaintext and one for TLS
 
