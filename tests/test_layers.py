@@ -28,11 +28,14 @@ ALLOWED_BETWEEN_PACKAGES: dict[str, tuple[str, ...]] = {
 SERVER_LAYERS = (
     {"config", "errors"},
     {"workflow", "store", "observe", "membership", "listing", "admin_key"},
-    {"dify", "governance", "knowledge"},
+    {"sandbox", "web", "files", "pool_models"},
+    {"dify", "governance", "knowledge", "tools"},
+    {"apps", "running"},
     {"edge", "api"},
     {
         *("main", "announce", "demo", "pools", "probing", "__main__"),
         *("cli", "cli_gpu", "gpu_agent", "cli_replicas", "replicas_table"),
+        *("cli_apps", "cli_run", "timeline"),
     },
 )
 SERVER_RANK = {name: rank for rank, layer in enumerate(SERVER_LAYERS) for name in layer}
@@ -63,6 +66,8 @@ PURE_MODULES = (
     *("balancer.wire.media", "balancer.wire.messages", "balancer.wire.openai"),
     *("balancer.wire.page", "balancer.wire.prompts", "balancer.wire.sse"),
     *("server.membership", "server.replicas_table", "server.observe.histogram"),
+    *("server.workflow.values", "server.workflow.variables", "server.workflow.template"),
+    *("server.workflow.app", "server.workflow.reading", "server.workflow.events"),
 )
 # Policies whose choice depends on the time. They get a clock; unless told otherwise it is Trio's,
 # and that is all that they may know of Trio.
