@@ -29,6 +29,8 @@ class Members:
         """Whether the room of any that may get work is limited; as of the last `ready`."""
         self.panic = False
         """Whether so few are fit that all that live are used; as of the last `ready`."""
+        self.keeping: tuple[Replica, ...] = ()
+        """Those that drain and keep their runs; as of the last `ready`."""
         self._known: frozenset[Replica] = frozenset()
         self._ramped = True
         self._outliers = outliers
@@ -60,6 +62,7 @@ class Members:
         """Those that may get work, room or not, in the order of the members."""
         if now >= self._ready_until:
             members = [one for one in self.replicas if not one.draining]
+            self.keeping = tuple(one for one in self.replicas if one.keeps_runs)
             self._ready, self.panic = usable(
                 members, lambda one: self._fitness(one, now), panic=self._panic
             )
@@ -95,6 +98,13 @@ class Members:
         if not any(one in tried and one.pause.until <= soon for one in ready):
             return [one for one in ready if one not in tried]
         return [one for one in ready if one not in tried and one.pause.until <= soon]
+
+    def kept(self, now: float, name: str) -> Replica | None:
+        """That replica, if it drains, keeps its runs, and has room for a call of one."""
+        for one in self.keeping:
+            if one.name == name and self._fitness(one, now) is Fitness.FIT and one.has_room:
+                return one
+        return None
 
     def find_room(self, now: float) -> Room:
         """The slots of those that may get work."""

@@ -19,6 +19,7 @@ from balancer.pool_settings import PoolSettings, Timeouts
 from balancer.prefix import Insertion
 from balancer.replica import Replica
 from balancer.retry import Budget
+from balancer.runs import Runs
 from balancer.trust import Trust
 from balancer.waiting import Waiter, Waiting
 
@@ -89,6 +90,7 @@ class Pool:
         self.outliers = Outliers(settings.outliers, chance)
         self.patience = Patience()
         self.trust = Trust()
+        self._runs = Runs()
         self._members = Members(self.outliers, settings.panic)
         self._line: Line[Waiter, Lease] = Line(model, self.tiers, self._find_room)
         self._waiting = Waiting(self._line, self._take_for, self._changes_at)
@@ -120,6 +122,7 @@ class Pool:
         if old.replicas:
             self._ramp(one for one in self.replicas if one not in old._members)
         self.patience = old.patience
+        self._runs = old._runs
         if old.prefixes is self.prefixes:
             self.trust = old.trust
         if old.settings.retry_budget == self.settings.retry_budget:
@@ -210,6 +213,7 @@ class Pool:
     def on_restart(self, replica: str) -> None:
         """Its cache is empty, its pace may be another."""
         self.policy.forget(replica)
+        self._runs.forget(replica)
         self.trust.cleared(replica)
         self.outliers.forget(replica)  # it was another process that failed
         if self.prefixes is not None:
@@ -296,7 +300,23 @@ class Pool:
             self._members.unready()
         fits = (lambda one: _fits(limits, one, now)) if limits.capped else None
         candidates = self._members.choose(now, tried, fits)
-        return self._place(candidates, ask, standing, now) if candidates else None
+        run = ask.run
+        if run is None:
+            return self._place(candidates, ask, standing, now) if candidates else None
+        if self._members.keeping:
+            home = self._draining_home(run, now)
+            if home is not None and home not in tried and (fits is None or fits(home)):
+                candidates = (home,)
+        if not candidates:
+            return None
+        lease = self._place(candidates, ask, standing, now)
+        self._runs.went(run, lease.replica.name, now)
+        return lease
+
+    def _draining_home(self, run: str, now: float) -> Replica | None:
+        """The replica where the run was last, if that drains and can take one more call of it."""
+        home = self._runs.home(run, now)
+        return None if home is None else self._members.kept(now, home)
 
     def _place(
         self, candidates: Sequence[Replica], ask: Ask, standing: Standing, now: float
@@ -388,6 +408,10 @@ class Pool:
                 replica.kv_share(now),
             )
         )
+
+    def runs_of(self, replica: str) -> int:
+        """How many runs had their last call there, lately: what its drain waits for."""
+        return self._runs.of(replica, trio.current_time())
 
     def ejected(self) -> list[str]:
         """Members that are left out for failing more often than the others."""

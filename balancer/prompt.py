@@ -73,12 +73,17 @@ class Prompt:
     @property
     def session(self) -> str | None:
         """What the client names the conversation by: a header, or else a field of the body."""
+        return self.run or self._read().session
+
+    @property
+    def run(self) -> str | None:
+        """The same, of the headers alone: the body is not read for it."""
         given = dict(self._headers)
         for name in self._session_headers:
             value = given.get(name)
             if value and len(value) <= SESSION_CHARACTERS:
                 return value.decode("latin-1")
-        return self._read().session
+        return None
 
     def blocks(self, tokens: int) -> Sequence[int]:
         """One number for each whole block of `tokens` nominal tokens: `tokens` * 4 bytes.

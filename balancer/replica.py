@@ -136,6 +136,8 @@ class Replica:
         """The same if slow start does not count."""
         self.draining = False
         """Whether it takes no new work; see `drain`."""
+        self.keeps_runs = False
+        """Whether, while it drains, it still takes the next call of a run that it has."""
 
         self.listeners: list[Listener] = []
         """The pools that list it, mostly."""
@@ -209,9 +211,11 @@ class Replica:
             self._max_in_flight = most
             self._changed(room=True)
 
-    def drain(self, draining: bool = True) -> None:
-        """Give it no new work from now on (or again); what is in flight goes on."""
+    def drain(self, draining: bool = True, *, runs: bool = True) -> None:
+        """Give it no new work from now on (or again); what is in flight goes on. With `runs`, the
+        next calls of runs that it has still go to it: their cache is there."""
         self.draining = draining
+        self.keeps_runs = draining and runs
         self._changed(room=not draining)
 
     # What is heard of it

@@ -36,6 +36,11 @@ class Ask(Protocol):
     def session(self) -> str | None:
         """What its client names the conversation by, if it does."""
 
+    @property
+    def run(self) -> str | None:
+        """The calls that it belongs to, if its headers or its caller say so: what `session` costs
+        nothing to tell of."""
+
     def blocks(self, tokens: int) -> Sequence[int]:
         """One number for each whole block of `tokens` prompt tokens, from the beginning.
 
@@ -49,6 +54,7 @@ class _Unknown:
     prompt_tokens: Final = 0
     output_tokens: Final = None
     session: Final = None
+    run: Final = None
     matches: Mapping[str, int] = MappingProxyType({})
 
     def blocks(self, tokens: int) -> Sequence[int]:

@@ -17,6 +17,7 @@ class TurnAsk:
 
     __slots__ = ("_blocks", "_prompt", "matches", "output_tokens", "prompt_tokens", "session")
     streams: Final = True
+    run: Final = None
 
     def __init__(self, prompt: Prompt, output_tokens: int | None, session: str | None) -> None:
         self._prompt = prompt

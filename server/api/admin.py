@@ -41,6 +41,7 @@ class _Change(msgspec.Struct, forbid_unknown_fields=False):
 class _Drain(msgspec.Struct, forbid_unknown_fields=True):
     url: str
     draining: bool = True
+    runs: bool = True
 
 
 class AdminApi:
@@ -77,7 +78,10 @@ class AdminApi:
         for pool in self._catalog.pools.values():
             pool.statistics()  # their room is worked out when somebody asks
         models = self._models()
-        shown = [replica_view(one, models[one], now) for one in self._catalog.replicas]
+        shown = [
+            replica_view(one, models[one], now, runs=self._runs_of(one))
+            for one in self._catalog.replicas
+        ]
         await respond_json(send, record, 200, {"replicas": shown})
 
     async def decision(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,7 +135,7 @@ class AdminApi:
         await respond_json(send, record, 200, answer)
 
     async def drain(self, record: Record, scope: Scope, receive: Receive, send: Send) -> None:
-        """`POST /admin/api/replicas/drain`: `url`, and `draining` (true unless given)."""
+        """`POST /admin/api/replicas/drain`: `url`; `draining` and `runs`, true unless given."""
         self._authorize(scope)
         try:
             asked = msgspec.convert(await self._fields(scope, receive), _Drain)
@@ -140,11 +144,18 @@ class AdminApi:
         config, _ = check_replica({"url": asked.url})
         for replica in self._catalog.replicas:
             if config is not None and replica.name == config.url:
-                replica.drain(asked.draining)
-                answer = {"url": replica.name, "draining": asked.draining}
-                await respond_json(send, record, 200, {**answer, "in_flight": replica.in_flight})
+                replica.drain(asked.draining, runs=asked.runs)
+                answer: dict[str, object] = {"url": replica.name, "draining": asked.draining}
+                answer |= {"in_flight": replica.in_flight, "runs": self._runs_of(replica)}
+                await respond_json(send, record, 200, answer)
                 return
         raise ApiError(404, f"{asked.url} is no replica here", code="not_found", param="url")
+
+    def _runs_of(self, replica: Replica) -> int:
+        """Runs that its drain waits for; 0 if it does not wait for any."""
+        if not replica.keeps_runs:
+            return 0
+        return sum(pool.runs_of(replica.name) for pool in self._catalog.pools.values())
 
     def _changed(self, model: str, change: Callable[[], bool]) -> bool:
         try:

@@ -33,14 +33,20 @@ def pool_view(pool: Pool) -> dict[str, Any]:
     }
 
 
-def replica_view(replica: Replica, models: Sequence[str], now: float) -> dict[str, Any]:
-    """One replica: its state, its load by our books, what it and its GPUs say, what was learned."""
+def replica_view(
+    replica: Replica, models: Sequence[str], now: float, *, runs: int = 0
+) -> dict[str, Any]:
+    """One replica: its state, its load by our books, what it and its GPUs say, what was learned.
+
+    `runs`: those that its drain waits for.
+    """
     found = replica.statistics(now)
     return {
         "url": found.name,
         "models": models,
         "state": found.state,
         "in_flight": found.in_flight,
+        "runs": runs,
         "unread": found.unread,
         "unread_tokens": found.unread_tokens,
         "room": None if replica.room == UNBOUNDED else replica.room,

@@ -73,6 +73,7 @@ class Request:
     parts: tuple[tuple[int, int], ...] = ()
     output_tokens: int | None = None
     session: str | None = None
+    run: str | None = None
     streams: bool = True
     matches: Mapping[str, int] = field(default_factory=dict)
     _blocks: dict[int, Sequence[int]] = field(default_factory=dict)

@@ -19,6 +19,7 @@ from balancer.pool import Pool, PoolStatistics
 from balancer.readings import GpuReading
 from balancer.replica import Replica
 from balancer.wire.connect import Dialer
+from tests.balancer.made import Request
 from tests.balancer.scripted import in_virtual_time
 
 
@@ -452,6 +453,64 @@ async def test_a_draining_replica_gets_nothing_new(autojump_clock: trio.testing.
             await trio.testing.wait_all_tasks_blocked()
             assert [given.replica for _, given in served] == [other]
             served[0][1].release()
+
+
+def of_run(run: str | None) -> Request:
+    return Request(run=run)
+
+
+async def test_a_draining_replica_keeps_its_runs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The next call of a run goes where its last one was; other runs, new ones and calls of no run
+    do not; five minutes of silence end it, and so does a restart."""
+    a, b = replica_("a", None), replica_("b", None)
+    pool = pool_(a, b)
+    with await pool.lease((), of_run("mine")) as lease:
+        home = lease.replica
+    other = b if home is a else a
+    home.drain()
+
+    async def goes_to(run: str | None) -> Replica:
+        with await pool.lease((), of_run(run)) as lease:
+            return lease.replica
+
+    assert {await goes_to("new"), await goes_to(None)} == {other}
+    assert [await goes_to("mine") for _ in range(3)] == [home] * 3
+    assert (pool.runs_of(home.name), pool.runs_of(other.name)) == (1, 1)
+    other.drain()
+    assert await goes_to("mine") is home, "although nobody else takes anything"
+    other.drain(False)
+    await trio.sleep(299)
+    assert await goes_to("mine") is home
+    await trio.sleep(301)
+    assert pool.runs_of(home.name) == 0
+    assert await goes_to("mine") is other
+
+
+@pytest.mark.parametrize("why", ["not asked to", "down", "full", "tried", "restarted"])
+async def test_a_run_moves_when_its_draining_replica_cannot_have_it(
+    why: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Its next call goes elsewhere at once, and stays there."""
+    a, b = replica_("a", 1), replica_("b", 1)
+    pool = pool_(a, b)
+    with await pool.lease((), of_run("mine")) as lease:
+        home = lease.replica
+        other = b if home is a else a
+        home.drain(runs=why != "not asked to")
+        if why == "full":
+            with await pool.lease((), of_run("mine")) as second:
+                assert second.replica is other
+            return
+    if why == "down":
+        home.probed(False, trio.current_time(), refused=True)
+    elif why == "restarted":
+        home.restarted()
+    tried = [home] if why == "tried" else []
+    for _ in range(2):
+        with await pool.lease(tried, of_run("mine")) as lease:
+            assert lease.replica is other
 
 
 async def test_members_change_while_requests_are_in_flight(

@@ -47,6 +47,7 @@ class Text:
         self.prompt_tokens = len(blocks) * BLOCK_TOKENS if tokens is None else tokens
         self.output_tokens = None
         self.session = None
+        self.run = None
         self.streams = True
         self.matches: Mapping[str, int] = {}
 

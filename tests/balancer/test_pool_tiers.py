@@ -30,6 +30,7 @@ class Prompt:
 
     output_tokens = None
     session = None
+    run = None
     streams = True
 
     def __init__(self, tokens: int) -> None:

@@ -155,7 +155,8 @@ async def test_drained() -> None:
             await client.send(post())
             await client.body_so_far(b"Hel")
             answer = await triolet.call(admin("POST", path, url=one.url))
-            assert answer.json() == {"url": one.url, "draining": True, "in_flight": 1}
+            expected = {"url": one.url, "draining": True, "in_flight": 1, "runs": 0}
+            assert answer.json() == expected
             for _ in range(3):
                 answer = await triolet.call(post())
                 assert answer.headers["x-triolet-replica"] == other.url

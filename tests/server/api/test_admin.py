@@ -476,7 +476,8 @@ async def test_drain_and_back() -> None:
     leases = [await pool_.lease() for _ in range(2)]
     path = REPLICAS + "/drain"
     status, answer = await served.call("POST", path, {"url": "HTTP://A:1/v1/"})
-    assert (status, answer) == (200, {"url": "http://a:1", "draining": True, "in_flight": 1})
+    expected = {"url": "http://a:1", "draining": True, "in_flight": 1, "runs": 0}
+    assert (status, answer) == (200, expected)
     for lease in leases:
         lease.release()
     for _ in range(5):
@@ -484,6 +485,7 @@ async def test_drain_and_back() -> None:
             assert lease.replica.name == "http://b:1"
     _, shown = await served.call("GET", REPLICAS)
     assert [one["state"] for one in shown["replicas"]] == ["draining", "up"]
+    assert [one["runs"] for one in shown["replicas"]] == [0, 0]
     status, answer = await served.call("POST", path, {"url": "http://a:1", "draining": False})
     assert (status, answer["draining"]) == (200, False)
     used = set()

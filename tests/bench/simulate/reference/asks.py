@@ -23,6 +23,7 @@ class Prompt:
     parts: tuple[tuple[str, int], ...] = ()
     output_tokens: int | None = None
     session: str | None = None
+    run: str | None = None
     streams: bool = True
     matches: Mapping[str, int] = field(default_factory=dict)
 
