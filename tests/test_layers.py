@@ -35,7 +35,7 @@ SERVER_LAYERS = (
     {
         *("main", "announce", "demo", "pools", "probing", "__main__"),
         *("cli", "cli_gpu", "gpu_agent", "cli_replicas", "replicas_table"),
-        *("cli_apps", "cli_run", "timeline"),
+        *("cli_apps", "cli_run", "engine_bench", "supply", "timeline"),
     },
 )
 SERVER_RANK = {name: rank for rank, layer in enumerate(SERVER_LAYERS) for name in layer}
@@ -68,6 +68,14 @@ PURE_MODULES = (
     *("server.membership", "server.replicas_table", "server.observe.histogram"),
     *("server.workflow.values", "server.workflow.variables", "server.workflow.template"),
     *("server.workflow.app", "server.workflow.reading", "server.workflow.events"),
+    *("server.workflow.answers", "server.workflow.readiness", "server.workflow.topology"),
+    *("server.workflow.graph", "server.workflow.failures", "server.workflow.sizes"),
+    *("server.workflow.conditions", "server.workflow.comparing", "server.workflow.inputs"),
+    *("server.workflow.model_names", "server.workflow.tokens", "server.workflow.reasoning"),
+    *("server.workflow.history", "server.workflow.context", "server.workflow.extracted"),
+    *("server.workflow.code_outputs", "server.workflow.schedules", "server.workflow.assigning"),
+    *("server.dify", "server.dify.*", "server.timeline", "server.timeline.*"),
+    *("server.sandbox.scan", "server.sandbox.filter", "server.sandbox.syscalls"),
 )
 # Policies whose choice depends on the time. They get a clock; unless told otherwise it is Trio's,
 # and that is all that they may know of Trio.

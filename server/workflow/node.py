@@ -8,7 +8,7 @@ them, and what they hold they release on the way out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -17,6 +17,7 @@ from server.workflow.app import App, NodeSpec
 from server.workflow.events import OfNode
 from server.workflow.reading import GraphError, Reader
 from server.workflow.services import Message, Services, Usage
+from server.workflow.template import Segment
 from server.workflow.values import Value
 from server.workflow.variables import Selector, Variables
 
@@ -107,6 +108,10 @@ class NodeRun(Protocol):
         """Of this execution: unique, and the same over its retries."""
 
     @property
+    def node_id(self) -> str:
+        """Of the node, as the export has it."""
+
+    @property
     def variables(self) -> Variables:
         """Those in sight: inside an iteration, the round's layer."""
 
@@ -142,6 +147,11 @@ class Node:
     retries: ClassVar[bool] = False
     """Whether `retry_config` counts: for llm, code, http-request and tool, as in Dify."""
 
+    shows: Sequence[Segment] | None = None
+    """The text that clients read while the run goes on, for nodes that make up its answer: an
+    answer's template, an end node's selectors with a line break between them. Outputs of the run
+    are what such nodes gave out."""
+
     def __init__(self, spec: NodeSpec) -> None:
         self.id = spec.id
         self.title = spec.title
@@ -174,6 +184,11 @@ class Inline(Node):
 
 class Task(Node):
     """A node that waits for something."""
+
+    def at_once(self, run: NodeRun) -> Result | None:
+        """The result if it can be had as an `Inline` node's: without waiting, in well under 10 ms.
+        None says that `execute` must be awaited. Raises `NodeError`."""
+        return None
 
     async def execute(self, run: NodeRun) -> Result:
         """Raises `NodeError`. Every wait in it can be cancelled."""

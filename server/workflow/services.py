@@ -92,8 +92,14 @@ class ModelFacts(msgspec.Struct, frozen=True):
 
     context_tokens: int | None = None
     vision: bool = True
+    """Whether it takes pictures and videos."""
+    audio: bool = False
+    documents: bool = False
+    """Whether it takes whole files, such as a PDF."""
     tools: bool = True
     json_schema: bool = True
+    tokens_per_estimate: float = 1.0
+    """How many tokens it counts where `tokens.estimate_tokens` says one; learned."""
 
 
 class ToolCall(msgspec.Struct, frozen=True):
@@ -127,6 +133,10 @@ class Completion(msgspec.Struct, kw_only=True):
     tool_calls: tuple[ToolCall, ...] = ()
     finish_reason: str | None = None
     usage: Usage = Usage()
+    usage_estimated: bool = False
+    """Whether the engine said nothing of its usage."""
+    images: tuple[str, ...] = ()
+    """Pictures that it made, as data URLs."""
     model: str = ""
     """The name of the pool that served it."""
     ttft_s: float | None = None
@@ -280,6 +290,10 @@ class Tools(Protocol):
     async def all_of(self, provider: ToolRef, run: NodeRun) -> list[Tool]:
         """All of one provider (`name` is empty): what an agent gets of an MCP server."""
 
+    async def mcp_tools(self, servers: Any, run: NodeRun) -> list[Tool]:
+        """All of the MCP servers that a parameter of an agent describes: a URL, or {name: {url,
+        headers}}, or JSON text of it. Raises `ToolFailed`."""
+
 
 # Knowledge
 
@@ -313,6 +327,10 @@ class Query(msgspec.Struct, kw_only=True):
 class Knowledge(Protocol):
     async def retrieve(self, query: Query, run: NodeRun) -> list[Passage]:
         """Best first. Raises `ServiceFailed`."""
+
+    async def fields(self, dataset_ids: Sequence[str], run: NodeRun) -> dict[str, str]:
+        """What is known of the documents there, that a filter may name: each field and an example
+        of its value. Raises `ServiceFailed`."""
 
 
 # People

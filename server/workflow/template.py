@@ -48,14 +48,14 @@ class Template:
         return "".join(parts)
 
     def markdown(self, variables: Variables) -> str:
-        """As an answer reads it. What is not there is empty."""
+        """As an answer reads it. What is not there stays as its bare name, as in Dify."""
         parts = []
         for segment in self.segments:
             if isinstance(segment, str):
                 parts.append(segment)
                 continue
             value = variables.get(segment)
-            parts.append("" if value is MISSING else markdown_of(value))
+            parts.append(".".join(segment) if value is MISSING else markdown_of(value))
         return "".join(parts)
 
 

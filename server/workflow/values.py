@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 __all__ = [
+    "FILE_ATTRIBUTES",
     "FILE_MARK",
     "File",
     "FileKind",
@@ -64,7 +65,7 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 
     def attribute(self, name: str) -> Value:
         """What a selector finds below it; None for a name that files do not have."""
-        return getattr(self, name, None) if name in _ATTRIBUTES else None
+        return getattr(self, name, None) if name in FILE_ATTRIBUTES else None
 
     def as_dict(self) -> dict[str, Any]:
         """As code nodes, tools and clients get it."""
@@ -83,7 +84,8 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-_ATTRIBUTES: Final = frozenset(File.__struct_fields__)
+FILE_ATTRIBUTES: Final = frozenset(File.__struct_fields__)
+"""What a selector may name below a file."""
 
 Value: TypeAlias = Any
 """None, bool, int, float, str, File, or a list or a str-keyed dict of values."""
@@ -118,7 +120,7 @@ _ARRAYS: Final[dict[Kind, Kind]] = {
 
 
 def _array_kind(items: Sequence[Value]) -> Kind:
-    kinds = {kind_of(item) for item in items}
+    kinds = {"array[any]" if isinstance(item, list) else kind_of(item) for item in items}
     return _ARRAYS.get(kinds.pop(), "array[any]") if len(kinds) == 1 else "array[any]"
 
 
@@ -168,8 +170,10 @@ def _markdown_list(items: list[Value]) -> str:
 
 
 def _link(file: File) -> str:
-    link = f"[{file.name or ''}]({file.url or ''})"
-    return "!" + link if file.type == "image" else link
+    url = file.url or ""
+    if file.type == "image":
+        return f"![{file.name or ''}]({url})"
+    return f"[{file.name or url}]({url})"
 
 
 def plain(value: Value) -> Any:
@@ -192,4 +196,10 @@ def _has_file(value: Value) -> bool:
 
 
 def _json(value: Value, indent: int | None = None) -> str:
-    return json.dumps(plain(value), ensure_ascii=False, indent=indent)
+    return json.dumps(value, ensure_ascii=False, indent=indent, default=_file_dict)
+
+
+def _file_dict(value: object) -> dict[str, Any]:
+    if isinstance(value, File):
+        return value.as_dict()
+    raise TypeError(f"a {type(value).__name__} is no value of a variable")

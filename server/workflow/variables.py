@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from server.workflow.values import File, Value
+from server.workflow.values import FILE_ATTRIBUTES, File, Value
 
 __all__ = ["MISSING", "Selector", "Variables"]
 
@@ -45,20 +45,11 @@ class Variables:
     def get(self, selector: Selector) -> Value:
         """What is there, or `MISSING`.
 
-        A path into an object or a file that leads nowhere is None, as in Dify; a path into
-        anything else is `MISSING`. Lists have no path into them.
+        A path that leads nowhere is as missing as a name that nobody gave out, as in Dify. Lists
+        have no path into them.
         """
         value = self._find(selector[0], selector[1]) if len(selector) > 1 else MISSING
-        for name in selector[2:]:
-            if isinstance(value, dict):
-                value = value.get(name)
-            elif isinstance(value, File):
-                value = value.attribute(name)
-            elif value is None:
-                return None
-            else:
-                return MISSING
-        return value
+        return value if len(selector) == 2 else _follow(value, selector[2:])
 
     def _find(self, node_id: str, name: str) -> Value:
         layer: Variables | None = self
@@ -91,3 +82,14 @@ class Variables:
     def own_of(self, node_id: str) -> Mapping[str, Value]:
         """Those of one node that were written into this layer."""
         return self._nodes.get(node_id, {})
+
+
+def _follow(value: Value, path: Selector) -> Value:
+    for name in path:
+        if isinstance(value, dict):
+            value = value.get(name, MISSING)
+        elif isinstance(value, File) and name in FILE_ATTRIBUTES:
+            value = value.attribute(name)
+        else:
+            return MISSING
+    return value

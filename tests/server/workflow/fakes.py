@@ -45,6 +45,7 @@ class FakeRun:
         **given: Any,
     ) -> None:
         self.id = "node-run"
+        self.node_id = "node"
         self.variables = Variables()
         for node_id, outputs in (variables or {}).items():
             self.variables.add(node_id, outputs)

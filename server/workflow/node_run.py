@@ -1,0 +1,155 @@
+"""One run of one node, and what is told of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from server.workflow.events import (
+    InputRequired,
+    InputTaken,
+    NodeFinished,
+    NodeStarted,
+    NodeStatus,
+    OfNode,
+    VariableSet,
+)
+from server.workflow.node import Result, Run
+from server.workflow.topology import Vertex
+from server.workflow.values import Value
+from server.workflow.variables import Selector, Variables
+
+if TYPE_CHECKING:
+    from server.workflow.level import Level
+
+__all__ = ["EngineNodeRun"]
+
+_NOTHING: Final = Result()
+
+
+class EngineNodeRun:
+    """`node.NodeRun`, with what the engine knows of it."""
+
+    __slots__ = ("id", "index", "level", "predecessor", "started", "vertex")
+
+    def __init__(
+        self,
+        level: Level,
+        vertex: Vertex,
+        id: str,
+        index: int,
+        predecessor: str | None,
+        started: float,
+    ) -> None:
+        self.level = level
+        self.vertex = vertex
+        self.id = id
+        self.index = index
+        self.predecessor = predecessor
+        self.started = started
+
+    # What nodes use
+
+    @property
+    def node_id(self) -> str:
+        return self.vertex.id
+
+    @property
+    def variables(self) -> Variables:
+        return self.level.variables
+
+    @property
+    def run(self) -> Run:
+        return self.level.progress.run
+
+    def stream(self, name: str, text: str) -> None:
+        if text and name in self.vertex.streams:
+            self.level.take(self.vertex, name, text)
+
+    def close(self, name: str) -> None:
+        if name in self.vertex.streams:
+            self.level.close(self.vertex, name)
+
+    async def drain(self) -> None:
+        await self.level.progress.sink.drain()
+
+    def write(self, selector: Selector, value: Value) -> None:
+        node_id, name = selector[0], selector[1]
+        self.level.weigh({name: value})
+        self.level.variables.set(node_id, name, value)
+        if node_id == "conversation":
+            self.tell(VariableSet, selector=tuple(selector), value=value)
+
+    def tell(self, kind: type[OfNode], **fields: Any) -> None:
+        progress = self.level.progress
+        if kind is InputTaken:
+            progress.answered(self.id)
+        vertex = self.vertex
+        progress.sink.put(
+            kind(
+                node_run_id=self.id,
+                node_id=vertex.id,
+                node_type=vertex.type,
+                title=vertex.title,
+                within=self.level.within,
+                **fields,
+            )
+        )
+        if kind is InputRequired:
+            progress.ask(self.id, vertex.id)
+
+    # What the engine tells of it; written out, since there are two for each node run
+
+    def tell_started(self) -> None:
+        level, vertex = self.level, self.vertex
+        level.progress.sink.put(
+            NodeStarted(
+                node_run_id=self.id,
+                node_id=vertex.id,
+                node_type=vertex.type,
+                title=vertex.title,
+                within=level.within,
+                index=self.index,
+                predecessor_id=self.predecessor,
+                at=level.progress.unix(self.started),
+            )
+        )
+
+    def tell_finished(
+        self,
+        status: NodeStatus,
+        now: float,
+        result: Result = _NOTHING,
+        outputs: dict[str, Value] | None = None,
+        error: str | None = None,
+        error_type: str | None = None,
+    ) -> None:
+        level, vertex = self.level, self.vertex
+        progress = level.progress
+        progress.sink.put(
+            NodeFinished(
+                node_run_id=self.id,
+                node_id=vertex.id,
+                node_type=vertex.type,
+                title=vertex.title,
+                within=level.within,
+                index=self.index,
+                predecessor_id=self.predecessor,
+                status=status,
+                inputs=result.inputs,
+                process_data=result.process_data,
+                outputs={} if outputs is None else outputs,
+                error=error,
+                error_type=error_type,
+                handle=result.handle,
+                elapsed_s=now - self.started,
+                metadata=_metadata(result),
+                started_at=progress.unix(self.started),
+                at=progress.unix(now),
+            )
+        )
+
+
+def _metadata(result: Result) -> dict[str, Value]:
+    if result.usage is None or "total_tokens" in result.metadata:
+        return result.metadata
+    return {"total_tokens": result.usage.total_tokens, **result.metadata}
