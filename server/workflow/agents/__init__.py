@@ -1,0 +1,1 @@
+"""Agents: a model that answers by calling tools, round by round, in two ways of asking."""
