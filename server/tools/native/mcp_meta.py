@@ -1,0 +1,60 @@
+"""mcp_sse and mcp_config: tools that list and call the tools of MCP servers, for agents that were
+written before agents could have those tools themselves.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from server.tools.native.given import Given
+from server.tools.native.native_tool import NativeTool, arguments
+from server.workflow.services import Tool, ToolFailed, ToolOutput
+
+__all__ = ["mcp_config_tools", "mcp_sse_tools"]
+
+
+def mcp_sse_tools() -> list[Tool]:
+    return _tools("mcp_sse", "mcp_sse_list_tools", "mcp_sse_call_tool")
+
+
+def mcp_config_tools() -> list[Tool]:
+    return _tools("mcp_config", "mcp_list_tools", "mcp_call_tool")
+
+
+def _tools(provider: str, listing: str, calling: str) -> list[Tool]:
+    called = arguments(
+        {
+            "tool_name": "The tool, by the name it was listed under.",
+            "arguments": "Its arguments, as the text of a JSON object.",
+        },
+        ("tool_name", "arguments"),
+    )
+    return [
+        NativeTool(
+            provider, listing, "Lists the tools of the MCP servers.", arguments({}), _listed
+        ),
+        NativeTool(provider, calling, "Calls a tool of the MCP servers.", called, _called),
+    ]
+
+
+async def _all(given: Given) -> list[Tool]:
+    servers = given.credential("servers_config")
+    return await given.services.tools.mcp_tools(servers, given.run)
+
+
+async def _listed(given: Given) -> ToolOutput:
+    described = [
+        {"name": tool.name, "description": tool.description, "parameters": tool.schema}
+        for tool in await _all(given)
+    ]
+    return ToolOutput(text=json.dumps(described, ensure_ascii=False))
+
+
+async def _called(given: Given) -> ToolOutput:
+    name = given.text("tool_name")
+    for tool in await _all(given):
+        if tool.name == name:
+            told: dict[str, Any] = given.table("arguments")
+            return await tool.call(told, {}, given.run)
+    raise ToolFailed(f"no MCP server here has a tool named {name[:80]!r}", "ToolInvokeError")

@@ -1,0 +1,102 @@
+"""Requests of native tools, all through `services.Web` and its guard."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import trio
+
+from server.tools.native.given import Given
+from server.workflow.services import ToolFailed, WebRequest, WebResponse
+
+__all__ = ["ask_json", "json_in", "multipart", "send"]
+
+MOST_BYTES: Final = 10 * 1024 * 1024
+_ON_LOOP_BYTES: Final = 65_536
+_SHOWN: Final = 300
+"""Characters of a refusing answer that an error repeats."""
+
+
+async def send(
+    given: Given,
+    method: str,
+    url: str,
+    *,
+    query: Mapping[str, Any] | None = None,
+    headers: Sequence[tuple[str, str]] = (),
+    body: Any = None,
+    content: bytes | None = None,
+    read_s: float = 60.0,
+    most_bytes: int = MOST_BYTES,
+) -> WebResponse:
+    """Send a request, `body` as JSON. Raises `WebFailed`, and `ToolFailed` for a status of 400 and
+    above. No address or header is in the error: they may hold a credential."""
+    kept = {name: value for name, value in (query or {}).items() if value is not None}
+    if kept:
+        url += ("&" if "?" in url else "?") + urlencode(kept, doseq=True)
+    if body is not None:
+        content = json.dumps(body, ensure_ascii=False).encode()
+        headers = [*headers, ("content-type", "application/json")]
+    response = await given.web.send(
+        WebRequest(
+            method=method,
+            url=url,
+            headers=tuple(headers),
+            content=content,
+            read_s=read_s,
+            total_s=max(120.0, 2 * read_s),
+            most_bytes=most_bytes,
+        )
+    )
+    if response.status >= 400:
+        told = " ".join(response.content[:2000].decode("utf-8", "replace").split())[:_SHOWN]
+        raise ToolFailed(
+            f"{given.provider} answered with status {response.status}: {told}", "ToolInvokeError"
+        )
+    return response
+
+
+async def json_in(given: Given, response: WebResponse) -> Any:
+    """Its JSON, read in a thread if it is large. Raises `ToolFailed`."""
+    try:
+        if len(response.content) <= _ON_LOOP_BYTES:
+            return json.loads(response.content)
+        return await trio.to_thread.run_sync(json.loads, response.content, abandon_on_cancel=True)
+    except (ValueError, RecursionError):
+        told = response.content[:_SHOWN].decode("utf-8", "replace")
+        raise ToolFailed(
+            f"{given.provider} did not answer with JSON: {told}", "ToolInvokeError"
+        ) from None
+
+
+async def ask_json(given: Given, method: str, url: str, **how: Any) -> dict[str, Any]:
+    """Send a request and read the object that it is answered with. Raises as `send` does."""
+    found = await json_in(given, await send(given, method, url, **how))
+    if not isinstance(found, dict):
+        raise ToolFailed(f"{given.provider} answered with no JSON object", "ToolInvokeError")
+    return found
+
+
+_BOUNDARY: Final = "triolet-7d1c0f3a5b9e4826"
+
+
+def multipart(
+    fields: Mapping[str, str], files: Mapping[str, tuple[str, str, bytes]]
+) -> tuple[str, bytes]:
+    """A form's content type and bytes; a file is (name, media type, content)."""
+    parts = []
+    for name, value in fields.items():
+        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
+        parts.append(head.encode() + value.encode() + b"\r\n")
+    for name, (filename, kind, content) in files.items():
+        plain = filename.replace('"', "_").replace("\r", "_").replace("\n", "_")
+        head = (
+            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; '
+            f'filename="{plain}"\r\nContent-Type: {kind}\r\n\r\n'
+        )
+        parts.append(head.encode() + content + b"\r\n")
+    parts.append(f"--{_BOUNDARY}--\r\n".encode())
+    return f"multipart/form-data; boundary={_BOUNDARY}", b"".join(parts)
