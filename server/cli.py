@@ -9,8 +9,10 @@ from typing import Any, NoReturn
 import click
 
 from server import __version__
+from server.cli_apps import apps
 from server.cli_gpu import gpu_agent
 from server.cli_replicas import replicas
+from server.cli_run import run
 
 __all__ = ["main"]
 
@@ -32,11 +34,13 @@ _set_option = click.option(
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="triolet")
 def main() -> None:
-    """Relay LLM chat traffic to self-hosted replicas."""
+    """Relay LLM chat traffic to self-hosted replicas, and run LLM workflows."""
 
 
+main.add_command(apps)
 main.add_command(gpu_agent)
 main.add_command(replicas)
+main.add_command(run)
 
 
 def _flags(settings: tuple[str, ...], **named: object) -> dict[str, object]:

@@ -23,35 +23,29 @@ from typing import BinaryIO, Final, Protocol, TextIO
 
 import trio
 
-from balancer.catalog import Catalog
 from balancer.decisions import Decisions
-from balancer.probes.discovery import Found, discover
-from balancer.probes.dns import NameWatch
 from balancer.probes.steady import keep_going
-from balancer.wire.connect import TcpDialer
 from balancer.wire.poller import Poller, open_poller
 from server.admin_key import key_file, key_in_files
-from server.announce import Source, announce, announcement
+from server.announce import announce, announcement
 from server.api.admin import AdminApi
 from server.api.call import ENDPOINTS
 from server.api.health import HealthApi
 from server.api.openai import RelayApi
 from server.api.respond import respond_error
-from server.config import Address, Config, PoolConfig, ReplicaConfig, load_replicas, parse_listen
+from server.config import Address, Config, parse_listen
 from server.edge.accept import bind
 from server.edge.app import App, Route
 from server.edge.connection import EdgeLimits
 from server.edge.http1 import Http1Server
 from server.edge.request import HeadLimits, Refusal
 from server.errors import ApiError, error_body
-from server.listing import ListingWatch, Read
-from server.membership import Membership
+from server.listing import Read
 from server.observe.log import AccessLog, LineWriter, logging_to
 from server.observe.looplag import LoopLag
 from server.observe.metrics import EdgeCounts, Metrics
 from server.observe.record import Record
-from server.pools import PoolBuilder
-from server.probing import Probing
+from server.supply import Supply
 
 __all__ = ["Triolet", "serve"]
 
@@ -59,8 +53,6 @@ log = logging.getLogger("triolet")
 
 _LAST_WORDS_S: Final = 2.0
 """How long streams that are ended at shutdown have to send their error event."""
-
-_DEMO_REPLICAS: Final = 2
 
 
 class EdgeServer(Protocol):
@@ -92,20 +84,12 @@ class Triolet:
         self._config = config
         self._reload = reload
         self._poller: Poller = open_poller()
-        self._dialer = TcpDialer(self._poller)
-        self._builder = PoolBuilder(self._dialer, config.breaker)
-        self.membership = Membership(config.pool)
-        self._coming: Membership | None = None
-        """What is to be served once its files are read and its names looked up."""
-        self._found: dict[str, Found] = {}
-        self._discovery = trio.CancelScope()
+        self.supply = Supply(config, self._poller, read_listing=read_listing)
+        self.catalog = self.supply.catalog
         self._hangup = trio.Event()
-        self._names = NameWatch(self._resolved, interval_s=config.probes.dns_s)
-        self._listings = ListingWatch(self._listed, read_listing or _read_listing)
         self._writer = LineWriter(log_stream or _stderr())
         self._lag = LoopLag()
         self._draining = False
-        self.catalog = Catalog()
         self.decisions = Decisions()
         self.metrics = Metrics(
             self.catalog, loop_busy=self._lag.busy, log_dropped=lambda: self._writer.dropped
@@ -116,13 +100,12 @@ class Triolet:
         )
         self.admin = AdminApi(
             self.catalog,
-            self.membership,
+            self.supply.membership,
             self.decisions,
             key=config.admin.key,
-            refresh=self.refresh_members,
+            refresh=self.supply.refresh_members,
         )
         self.app = self._make_app()
-        self._probing = Probing(config, self._dialer, self.catalog, self._builder.config_of)
         self._servers: list[EdgeServer] = []
 
     def _make_app(self) -> App:
@@ -169,8 +152,7 @@ class Triolet:
             async with trio.open_nursery() as top:
                 await top.start(self._writer.run)
                 await top.start(self._poller.run)
-                source = await self._fill_catalog(top)
-                await self._probing.start(top)
+                source = await self.supply.start(top)
 
                 def ready() -> None:
                     announce(announcement(urls, self.catalog, source), out or sys.stdout)
@@ -205,89 +187,6 @@ class Triolet:
             sock = bind(asked.host, asked.port)
             listening.append((asked._replace(port=sock.getsockname()[1]), sock))
         return listening
-
-    async def _fill_catalog(self, nursery: trio.Nursery) -> Source:
-        """The configured pools; else the engines on this machine; else the demo."""
-        if self._config.pool:
-            await self._serve_pools(self._config.pool)
-        nursery.start_soon(self._names.run)
-        nursery.start_soon(self._listings.run)
-        if self._config.pool:
-            return "configuration"
-        nursery.start_soon(self._keep_discovering)
-        if await self._discover():
-            return "discovery"
-        urls = [await self._start_demo(nursery, index) for index in range(_DEMO_REPLICAS)]
-        self.catalog.replace(self._builder.demo(urls))
-        return "demo"
-
-    async def _serve_pools(self, pools: Sequence[PoolConfig]) -> None:
-        """Serve these, once what their files list is read, and their names are looked up. Until
-        then those that there are go on with what they have."""
-        self._coming = self.membership.coming(pools)
-        try:
-            self._watch_sources()
-            await self._listings.look()
-            self._watch_sources()  # a file may list names
-            await self._names.look_at_all()
-        finally:
-            self._coming = None
-        self.membership.configure(pools)
-        self._watch_sources()
-        self.catalog.replace(self._builder.configured(self.membership))
-
-    def _watch_sources(self) -> None:
-        wanted = [self.membership] if self._coming is None else [self.membership, self._coming]
-        self._listings.watch({path for one in wanted for path in one.files})
-        self._names.watch({host for one in wanted for host in one.hosts})
-
-    def _listed(self, path: str, replicas: tuple[ReplicaConfig, ...]) -> None:
-        self.membership.listed(path, replicas)
-        self.refresh_members()
-
-    def _resolved(self, host: str, addresses: tuple[str, ...]) -> None:
-        self.membership.resolved(host, addresses)
-        self.refresh_members()
-
-    def refresh_members(self) -> None:
-        """The pools' replicas are those that the sources list now. Nothing in flight is disturbed.
-
-        Before configured pools are there this does nothing.
-        """
-        if self.catalog.pools and self.membership.pools:
-            self._watch_sources()
-            self.catalog.update(self._builder.members(self.membership))
-            self._probing.watch()
-
-    async def _keep_discovering(self) -> None:
-        """Find engines and models that come later; those that leave are found down, and stay."""
-        with self._discovery:
-            await keep_going("looking for engines here", self._discover_again)
-
-    async def _discover_again(self) -> None:
-        while True:
-            await trio.sleep(self._config.probes.discovery_s)
-            if await self._discover():
-                self._probing.watch()
-
-    async def _discover(self) -> bool:
-        """Look for engines here. True if any was ever found; the catalog has them then."""
-        found = await discover(self._dialer)
-        if self._discovery.cancel_called:  # pools were configured meanwhile
-            return False
-        self._found |= {engine.url: engine for engine in found}
-        if self._found:
-            engines, known = list(self._found.values()), self.catalog.pools
-            self.catalog.replace(self._builder.discovered(engines, known))
-        return bool(self._found)
-
-    async def _start_demo(self, nursery: trio.Nursery, index: int) -> str:
-        from bench.replica import ReplicaSettings, create_app  # only if there is nothing else
-
-        sock = bind("127.0.0.1", 0)
-        app = create_app(ReplicaSettings(name=f"demo-{index}", seed=index))
-        await nursery.start(Http1Server(app, self._poller).serve, [sock])
-        return f"http://127.0.0.1:{sock.getsockname()[1]}"
 
     async def _serve(
         self,
@@ -382,14 +281,8 @@ class Triolet:
         if not config.pool:
             log.warning("SIGHUP: the pools stay as they are; the configuration lists none")
             return
-        self._discovery.cancel("pools are configured now")
-        await self._serve_pools(config.pool)
-        self._probing.watch()
+        await self.supply.reload(config.pool)
         log.info("SIGHUP: %d pools from the configuration", len(self.catalog.pools))
-
-
-def _read_listing(path: str) -> tuple[ReplicaConfig, ...]:
-    return load_replicas(path, environ=os.environ)
 
 
 def _stderr() -> BinaryIO:

@@ -1,4 +1,4 @@
-"""The configuration of `triolet serve`.
+"""The configuration of `triolet serve` and `triolet run`.
 
     flags > environment (TRIOLET_...) > file (triolet.toml) > defaults
 
@@ -16,9 +16,13 @@ from server.config.loading import check_replica as check_replica
 from server.config.loading import load as load
 from server.config.loading import load_replicas as load_replicas
 from server.config.model import AdminConfig as AdminConfig
+from server.config.model import AppsConfig as AppsConfig
 from server.config.model import BreakerConfig as BreakerConfig
+from server.config.model import CodeConfig as CodeConfig
 from server.config.model import Config as Config
+from server.config.model import FilesConfig as FilesConfig
 from server.config.model import HealthConfig as HealthConfig
+from server.config.model import KnowledgeConfig as KnowledgeConfig
 from server.config.model import KvEventsConfig as KvEventsConfig
 from server.config.model import LimitsConfig as LimitsConfig
 from server.config.model import PoolConfig as PoolConfig
@@ -27,6 +31,9 @@ from server.config.model import ReplicaConfig as ReplicaConfig
 from server.config.model import TierConfig as TierConfig
 from server.config.model import TimeoutConfig as TimeoutConfig
 from server.config.model import TlsConfig as TlsConfig
+from server.config.model import WebConfig as WebConfig
+from server.config.model import WorkflowConfig as WorkflowConfig
+from server.config.model import WorkflowTierConfig as WorkflowTierConfig
 from server.config.printing import describe as describe
 from server.config.values import Address as Address
 from server.config.values import parse_listen as parse_listen

@@ -126,7 +126,7 @@ class Checker:
             case inspect.VarTupleType():
                 return self._items(field, value, key)
             case inspect.DictType():
-                return self._strings(field, value, key)
+                return self._mapping(field, value, key)
             case _:
                 return self._scalar(field, value, key)
 
@@ -167,7 +167,7 @@ class Checker:
             for index, item in enumerate(value)
         ]
 
-    def _strings(self, field: Field, value: object, key: str) -> object:
+    def _mapping(self, field: Field, value: object, key: str) -> object:
         if not isinstance(value, dict):
             return self._refuse(field, value, key)
         assert isinstance(field.type, inspect.DictType)
@@ -175,7 +175,7 @@ class Checker:
         for name, item in value.items():
             own_key = joined(key, name)
             read_name = self._scalar(field_of(field.type.key_type), name, own_key)
-            read_item = self._scalar(field_of(field.type.value_type), item, own_key)
+            read_item = self.check(field.type.value_type, item, own_key, whole=True)
             if isinstance(read_name, str) and read_name in checked:
                 self._report(own_key, f"is given twice, as {name} and in another spelling")
             elif isinstance(read_name, str) and read_item is not INVALID:

@@ -24,6 +24,10 @@ Name = Annotated[str, Meta(min_length=1)]
 FilePath = Annotated[
     str, Meta(min_length=1, extra={"read": values.read_file_path, "noun": "the path of a file"})
 ]
+DirectoryPath = Annotated[
+    str,
+    Meta(min_length=1, extra={"read": values.read_directory, "noun": "the path of a directory"}),
+]
 ListenUrl = Annotated[
     str, Meta(extra={"read": values.read_listen, "noun": "http://host:port or https://host:port"})
 ]
@@ -39,6 +43,14 @@ ApiKey = Annotated[
         min_length=1,
         extra={"read": values.read_api_key, "secret": True, "noun": "an API key or env:NAME"},
     ),
+]
+ProxyUrl = Annotated[str, Meta(extra={"read": values.read_proxy, "noun": "http://host:port"})]
+Network = Annotated[
+    str,
+    Meta(extra={"read": values.read_network, "noun": "a host, *.domain, an address or a network"}),
+]
+ToolSetting = Annotated[
+    str | int | float | bool, Meta(extra={"read": values.read_setting, "secret": True, "unit": "1"})
 ]
 HeaderName = Annotated[str, Meta(extra={"read": values.read_header_name})]
 HeaderValue = Annotated[str, Meta(extra={"read": values.read_header_value, "secret": True})]
@@ -289,8 +301,96 @@ class HealthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     timeout_s: Seconds = 2.0
 
 
+class WorkflowTierConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How many node runs of one class of traffic go on at once, by what they wait for."""
+
+    name: Name
+    model: AtLeastOne = 256
+    """Calls of models; the pools have limits of their own behind it."""
+    io: AtLeastOne = 256
+    """HTTP requests, tools, look-ups."""
+    cpu: AtLeastOne | None = None
+    """Code, templates and documents; None: as many as this machine has cores."""
+
+
+class WorkflowConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What runs of apps may take."""
+
+    steps: AtLeastOne = 500
+    """Node runs of one run, those inside iterations and loops included."""
+    time_s: Seconds = 1200.0
+    """Then it is interrupted."""
+    depth: AtLeastOne = 5
+    """How many workflows may call one another."""
+    app_share: Annotated[float, Meta(gt=0, le=1, extra={"unit": "1"})] = 0.5
+    """Of a tier's slots, the most that the runs of one app hold; one at least."""
+    tiers: tuple[WorkflowTierConfig, ...] = ()
+    """None: `interactive` and `batch`, with a quarter of the slots."""
+
+
+class CodeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Code nodes, and the locked-down processes in which they run. JavaScript: triolet[code]."""
+
+    enabled: bool = False
+    """Whether code of imported apps runs at all."""
+    workers: AtLeastOne | None = None
+    """At work at once; None: as many as this machine has cores, 2 at least."""
+    time_s: Seconds = 10.0
+    """For one node run."""
+    memory_bytes: Bytes = 268_435_456
+    """Of one worker."""
+    network: bool = False
+    """Whether code may open connections."""
+    packages: tuple[Name, ...] = ()
+    """Installed packages that code may import beside the standard library."""
+    strict: bool = False
+    """Whether nothing runs where the kernel cannot lock processes down."""
+
+
+class AppsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where imported apps are kept."""
+
+    dir: DirectoryPath | None = None
+    """None: `apps` in the working directory."""
+
+
+class WebConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What HTTP nodes and tools may ask. Addresses inside are refused unless they are allowed."""
+
+    allow: tuple[Network, ...] = ()
+    deny: tuple[Network, ...] = ()
+    """Before `allow`."""
+    proxy: ProxyUrl | None = None
+    connections: AtLeastOne = 256
+    """Open at once."""
+    connections_per_host: AtLeastOne = 32
+    """Of them to one host."""
+
+
+class FilesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files that runs are given and that they make."""
+
+    file_bytes: Bytes = 104_857_600
+    """The largest one."""
+    total_bytes: Bytes = 2_147_483_648
+    """All that are kept; then the one that was used longest ago goes."""
+    memory_bytes: Bytes = 67_108_864
+    """Of them in memory; the others are in a directory that goes when the process does."""
+    keep_s: Seconds = 86_400.0
+    """After the last use."""
+
+
+class KnowledgeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where knowledge bases are: each a folder of text files."""
+
+    dir: DirectoryPath | None = None
+
+
+ToolSettings = Annotated[dict[Name, ToolSetting], Meta(extra={"secret": True})]
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything `triolet serve` can be told."""
+    """Everything `triolet serve` and `triolet run` can be told."""
 
     listen: Annotated[tuple[ListenUrl, ...], Meta(min_length=1)] = ("http://127.0.0.1:8746",)
     """Addresses that `parse_listen` reads."""
@@ -301,7 +401,29 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     probes: ProbeConfig = ProbeConfig()
     admin: AdminConfig = AdminConfig()
     breaker: BreakerConfig = BreakerConfig()
+    models: dict[Name, Name] = {}
+    """What models of imported apps are served by: "provider:name", with wildcards, to a pool."""
+    workflow: WorkflowConfig = WorkflowConfig()
+    code: CodeConfig = CodeConfig()
+    apps: AppsConfig = AppsConfig()
+    web: WebConfig = WebConfig()
+    files: FilesConfig = FilesConfig()
+    knowledge: KnowledgeConfig = KnowledgeConfig()
+    tools: dict[Name, ToolSettings] = {}
+    """By provider, or provider and tool: credentials, addresses. `describe` hides the texts."""
     drain_s: SecondsOrZero = 30.0
     """How long streams may finish after SIGTERM; 0 ends them at once."""
     log_format: Literal["text", "json"] = "text"
     access_log: bool = True
+
+    def shown_tools(self) -> dict[str, dict[str, str | int | float | bool]]:
+        """`tools` with each text hidden: any of them may be a credential."""
+        return {
+            key: {name: MASK if isinstance(one, str) else one for name, one in given.items()}
+            for key, given in self.tools.items()
+        }
+
+    def __repr__(self) -> str:
+        shown = {name: getattr(self, name) for name in self.__struct_fields__}
+        shown["tools"] = self.shown_tools()
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in shown.items())})"

@@ -20,8 +20,9 @@ def describe(config: Config) -> str:
     tables = [
         _table(name, value) for name, value in _fields(config) if isinstance(value, msgspec.Struct)
     ]
+    maps = [_map(name, value) for name, value in _fields(config) if isinstance(value, dict)]
     pools = [_pool(pool) for pool in config.pool]
-    return "\n\n".join(["\n".join(top), *tables, *pools]) + "\n"
+    return "\n\n".join(["\n".join(top), *tables, *filter(None, maps), *pools]) + "\n"
 
 
 def _fields(table: msgspec.Struct) -> list[tuple[str, object]]:
@@ -32,12 +33,20 @@ def _fields(table: msgspec.Struct) -> list[tuple[str, object]]:
         shown["headers"] = dict.fromkeys(table.headers, MASK)
     elif isinstance(table, AdminConfig):
         shown["key"] = table.key and MASK
+    elif isinstance(table, Config):
+        shown["tools"] = table.shown_tools()
     return list(shown.items())
 
 
 def _table(name: str, table: msgspec.Struct) -> str:
     lines = [line for key, value in _fields(table) for line in _plain(key, value)]
     return "\n".join([f"[{name}]", *lines])
+
+
+def _map(name: str, given: dict[str, object]) -> str:
+    """A table whose keys are free; nothing if it is empty, since that is said above."""
+    lines = [f"{joined('', key)} = {_value(value)}" for key, value in given.items()]
+    return "\n".join([f"[{name}]", *lines]) if lines else ""
 
 
 def _pool(pool: PoolConfig) -> str:
@@ -52,7 +61,7 @@ def _pool(pool: PoolConfig) -> str:
 
 def _plain(name: str, value: object) -> Iterator[str]:
     """The lines of a key that is no table and no list of tables at the top."""
-    if name == "pool" or isinstance(value, msgspec.Struct):
+    if name == "pool" or isinstance(value, msgspec.Struct) or (value and isinstance(value, dict)):
         return
     if value is None:
         yield f"# {name} is not set"

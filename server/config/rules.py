@@ -25,12 +25,15 @@ def check_rules(tree: Mapping[str, object], report: Reporter) -> None:
                 f"pool[{index}].replicas", "is missing; expected at least one, or a replicas_file"
             )
         check_replicas(pool.get("replicas"), f"pool[{index}].replicas", report)
-        _check_tiers(pool, index, report)
+        _check_tiers(pool.get("tiers"), f"pool[{index}].tiers", report)
         _check_order(pool.get("outliers"), OutlierConfig, f"pool[{index}].outliers", report)
     _check_fallbacks(tree, models, report)
     _check_shared_replicas(tree, report)
     _check_order(tree.get("breaker"), BreakerConfig, "breaker", report)
     _check_probes(tree.get("probes"), report)
+    workflow = tree.get("workflow")
+    if isinstance(workflow, dict):
+        _check_tiers(workflow.get("tiers"), "workflow.tiers", report)
 
 
 def _check_listen(tree: Mapping[str, object], report: Reporter) -> None:
@@ -132,19 +135,17 @@ def _check_probes(probes: object, report: Reporter) -> None:
 _SHORTEST_S: Final = 0.05
 
 
-def _check_tiers(pool: Mapping[str, object], index: int, report: Reporter) -> None:
+def _check_tiers(tiers: object, key: str, report: Reporter) -> None:
     seen: dict[str, int] = {}
-    for place, tier in _tables(pool.get("tiers")):
+    for place, tier in _tables(tiers):
         name = tier.get("name")
         if isinstance(name, str) and seen.setdefault(name, place) != place:
-            report(
-                f"pool[{index}].tiers[{place}].name",
-                f"found {quoted(name)}, which is the name of tiers[{seen[name]}]",
-            )
+            message = f"found {quoted(name)}, which is the name of tiers[{seen[name]}]"
+            report(f"{key}[{place}].name", message)
         slots, reserve = tier.get("slots"), tier.get("reserve")
         if isinstance(slots, int) and isinstance(reserve, int) and reserve > slots:
             message = f"found {reserve}, expected at most its own slots, which are {slots}"
-            report(f"pool[{index}].tiers[{place}].reserve", message)
+            report(f"{key}[{place}].reserve", message)
 
 
 def _check_fallbacks(

@@ -28,6 +28,16 @@ _PATH = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@%-]+)*", re.ASCII)
 _LISTEN_FORM: Final = "expected http://host:port or https://host:port"
 _REPLICA_FORM: Final = 'expected the URL of a replica, such as "http://127.0.0.1:8000"'
 
+_PLACE = re.compile(
+    r"(?:https?://)?(?:(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?(?::[0-9]{1,5})?"
+    r"|\[[0-9A-Fa-f:.]+\](?::[0-9]{1,5})?|[0-9A-Fa-f:]*:[0-9A-Fa-f:.]+)",
+    re.ASCII,
+)
+_PROXY_FORM: Final = "expected http://host:port"
+_NETWORK_FORM: Final = (
+    'expected a host such as "api.example.com" or "*.example.com", '
+    'or a network such as "10.0.0.0/8"'
+)
 _KV_FORM: Final = "expected tcp://host:port"
 
 MASK: Final = "***"
@@ -201,6 +211,44 @@ def read_file_path(text: str, source: Source) -> str:
             return path
     except OSError as error:
         raise ValueError(f"expected a file that can be read: {error.strerror}") from error
+
+
+def read_directory(text: str, source: Source) -> str:
+    """The absolute path of a directory, there or not; relative to the source's directory."""
+    path = os.path.abspath(os.path.join(source.directory, text))
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError(f"expected the path of a directory: {quoted(path)} is none")
+    return path
+
+
+def read_proxy(text: str, _source: Source) -> str:
+    """The canonical URL of an HTTP proxy: scheme, host and port."""
+    parts = _split(text, _PROXY_FORM)
+    if parts.path not in ("", "/"):
+        raise ValueError(f"{_PROXY_FORM}, without a path")
+    return Address(parts.scheme, parts.host, parts.port or _DEFAULT_PORTS[parts.scheme]).url
+
+
+def read_network(text: str, _source: Source) -> str:
+    """A host's name (*.example.com: all below it), an address, or a network such as 10.0.0.0/8;
+    with a scheme or a port for that alone."""
+    try:
+        return str(ipaddress.ip_network(text, strict=False)) if "/" in text else _place(text)
+    except ValueError:
+        return _place(text)
+
+
+def _place(text: str) -> str:
+    if not _PLACE.fullmatch(text):
+        raise ValueError(_NETWORK_FORM)
+    return text.lower()
+
+
+def read_setting(text: str, source: Source) -> str:
+    """A tool's setting as it is; "env:NAME" stands for the value of an environment variable."""
+    if text == MASK:
+        raise ValueError(_MASKED)
+    return read_api_key(text, source) if text.startswith(_ENV) else text
 
 
 def read_api_key(text: str, source: Source) -> str:

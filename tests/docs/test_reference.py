@@ -78,14 +78,24 @@ def test_commands_page_has_every_command() -> None:
     assert sorted(on_page) == sorted(main.commands)
 
 
-@pytest.mark.parametrize("name", sorted(main.commands))
+def _all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        yield before + name, command
+        if isinstance(command, click.Group):
+            yield from _all_commands(command, f"{before}{name} ")
+
+
+COMMANDS = dict(_all_commands(main))
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_commands_page_has_every_option(name: str) -> None:
     """A command's table lists its options, all of them, with the defaults they have."""
-    options = _options(main.commands[name])
+    options = _options(COMMANDS[name])
     listed: dict[str, list[str]] = {}
     for cells in rows(section(REFERENCE / "commands.md", f"`triolet {name}`")):
         for text in ticked(cells[0]):
-            if text.startswith("--"):
+            if text.startswith("-"):
                 listed[text.split()[0]] = cells
     assert set(listed) == set(options)
     for option, parameter in options.items():

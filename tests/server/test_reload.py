@@ -16,7 +16,7 @@ import trio
 from balancer.probes import steady
 from balancer.probes.discovery import Found
 from balancer.probes.models import ListedModel
-from server import main
+from server import supply
 from server.config import Config, HealthConfig, PoolConfig, ProbeConfig, ReplicaConfig
 from server.main import Triolet
 
@@ -54,7 +54,7 @@ class Running:
         self.asked = trio.Event()
         self.ended = trio.Event()
         self.triolet = Triolet(first, reload=self._reload, log_stream=io.BytesIO())
-        self.triolet._names._look_up = self._look_up
+        self.triolet.supply._names._look_up = self._look_up
 
     def _reload(self) -> Config:
         self.reading()
@@ -103,7 +103,7 @@ def found(monkeypatch: pytest.MonkeyPatch) -> list[Found]:
         await trio.lowlevel.checkpoint()
         return engines
 
-    monkeypatch.setattr(main, "discover", discover)
+    monkeypatch.setattr(supply, "discover", discover)
     return engines
 
 
@@ -115,8 +115,8 @@ async def test_from_what_was_found_to_what_is_configured(
     file.write_text('replicas = ["http://127.0.0.1:7"]')
     async with running(config(discovery_s=0.05)) as made:
         assert made.served() == {"found": ["http://127.0.0.1:9"]}
-        made.triolet.refresh_members()
-        assert made.triolet._builder._replicas, "what was found is forgotten"
+        made.triolet.supply.refresh_members()
+        assert made.triolet.supply._builder._replicas, "what was found is forgotten"
         made.reload(pool(named("quick"), file=file))
         names = ["http://127.0.0.1:9", "http://127.0.0.2:9"]
         await made.until({"m": [*names, "http://127.0.0.1:7"]})
@@ -140,7 +140,7 @@ async def test_a_search_that_is_under_way_is_given_up(monkeypatch: pytest.Monkey
                 await trio.sleep(0.01)
         return FOUND
 
-    monkeypatch.setattr(main, "discover", discover)
+    monkeypatch.setattr(supply, "discover", discover)
     async with running(config(discovery_s=0.05)) as made:
         with trio.fail_after(5):
             while asked < 2:  # noqa: ASYNC110 - nothing tells
@@ -163,7 +163,7 @@ async def test_a_search_that_fails_is_made_again(monkeypatch: pytest.MonkeyPatch
             raise RuntimeError("nobody foresaw this")
         return answers.pop()
 
-    monkeypatch.setattr(main, "discover", discover)
+    monkeypatch.setattr(supply, "discover", discover)
     async with running(config(discovery_s=0.05)) as made:
         later = {"found": ["http://127.0.0.1:9"], "later": ["http://127.0.0.1:8"]}
         await made.until(later)
@@ -176,8 +176,8 @@ async def test_pools_stay_full_while_names_are_looked_up() -> None:
         made.reload(pool(named(), model="m"), pool("http://127.0.0.1:5", model="n"))
         await made.asked.wait()
         assert made.served() == {"m": ["http://127.0.0.1:9"]}
-        triolet.membership.add("m", ReplicaConfig(url="http://127.0.0.1:6"))
-        triolet.refresh_members()
+        triolet.supply.membership.add("m", ReplicaConfig(url="http://127.0.0.1:6"))
+        triolet.supply.refresh_members()
         assert made.served() == {"m": ["http://127.0.0.1:9", "http://127.0.0.1:6"]}
         made.slow.set()
         names = ["http://127.0.0.1:9", "http://127.0.0.2:9", "http://127.0.0.1:6"]
@@ -215,7 +215,7 @@ async def test_an_error_in_a_reload_is_logged_and_the_next_one_works(
 ) -> None:
     """Nobody foresaw it; the process and its streams go on."""
     async with running(config(pool("http://127.0.0.1:9"))) as made:
-        builder = made.triolet._builder
+        builder = made.triolet.supply._builder
         truly, failed = builder.configured, trio.Event()
 
         def configured(_: object) -> None:

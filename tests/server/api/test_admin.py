@@ -37,7 +37,7 @@ class Served:
 
     def __init__(self, *pools: PoolConfig) -> None:
         self.triolet = Triolet(Config(pool=pools, admin=AdminConfig(key=KEY), access_log=False))
-        builder, membership = self.triolet._builder, self.triolet.membership
+        builder, membership = self.triolet.supply._builder, self.triolet.supply.membership
         self.triolet.catalog.replace(builder.configured(membership))
         self.routes = {
             **self.triolet.app._exact,

@@ -1,0 +1,141 @@
+"""One run of an app: its graph from the cache, its inputs checked, the engine called."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from balancer.catalog import Catalog
+from server.running.conversation import Conversation
+from server.workflow import engine
+from server.workflow.app import App
+from server.workflow.capacity import Capacity
+from server.workflow.engine import RunResult, Stop
+from server.workflow.events import Event, Sink
+from server.workflow.given_files import Upload
+from server.workflow.graph import TRIGGERS, Graph, compile_graph
+from server.workflow.inputs import checked, of_event
+from server.workflow.limits import Limits
+from server.workflow.node import Run
+from server.workflow.services import Services
+from server.workflow.values import File, Value
+
+__all__ = ["Discard", "Running"]
+
+_GRAPHS: Final = 256
+"""Compiled graphs that are kept; one of 50 nodes takes about 100 kB."""
+
+_NEW: Final = Conversation(id="")
+
+
+class Discard:
+    """A sink for runs that nobody watches."""
+
+    def put(self, event: Event) -> None:
+        """Forget it."""
+
+    async def drain(self) -> None:
+        """There is always room."""
+
+
+class Running:
+    """What runs share. Made by `open_services`; of the process's one event loop."""
+
+    def __init__(
+        self,
+        services: Services,
+        capacity: Capacity,
+        limits: Limits,
+        *,
+        catalog: Catalog | None = None,
+        upload: Upload | None = None,
+    ) -> None:
+        """`catalog` is what models are served from; `upload` finds an uploaded file by its id."""
+        self.services = services
+        self.capacity = capacity
+        self.limits = limits
+        self.catalog = catalog or Catalog()
+        self._upload = upload
+        self._graphs: OrderedDict[str, Graph] = OrderedDict()
+
+    def graph_of(self, app: App) -> Graph:
+        """Compiled at its first use and kept by its digest. Raises `GraphError`."""
+        graph = self._graphs.get(app.digest) if app.digest else None
+        if graph is None:
+            graph = compile_graph(app.graph, app.mode)
+            if app.digest:
+                self._graphs[app.digest] = graph
+                if len(self._graphs) > _GRAPHS:
+                    self._graphs.popitem(last=False)
+        else:
+            self._graphs.move_to_end(app.digest)
+        return graph
+
+    def checked(
+        self, app: App, inputs: Mapping[str, Any], start: str | None = None
+    ) -> dict[str, Value]:
+        """What a run would be given. Raises `InputError` for inputs that the app does not take."""
+        graph = self.graph_of(app)
+        if graph.vertices[graph.root_of(start).index].node.type in TRIGGERS:
+            return of_event(inputs)
+        return checked(app.inputs, inputs, upload=self._upload)
+
+    async def run_app(
+        self,
+        app: App,
+        inputs: Mapping[str, Any],
+        *,
+        query: str = "",
+        files: Sequence[File] = (),
+        user: str = "",
+        conversation: Conversation | None = None,
+        tier: str = "interactive",
+        deadline: float | None = None,
+        sink: Sink | None = None,
+        stop: Stop | None = None,
+        start: str | None = None,
+        run_id: str | None = None,
+        depth: int = 0,
+    ) -> RunResult:
+        """Run it to its end. What goes wrong in a node is in the result.
+
+        `conversation` is read, and changed when the run went well. `deadline` (of Trio's clock) is
+        by when models must have a replica, `start` another start node than the first one, `depth`
+        how many workflows called one another to get here. Raises `GraphError` for an app that
+        cannot be compiled and `InputError` for inputs that it does not take.
+        """
+        graph = self.graph_of(app)
+        given = self.checked(app, inputs, start)
+        before = conversation or _NEW
+        run = Run(
+            id=run_id or str(uuid.uuid4()),
+            app=app,
+            services=self.services,
+            user=user,
+            conversation_id=before.id,
+            query=query,
+            history=before.history,
+            tier=tier,
+            deadline=deadline,
+            depth=depth,
+            started_at=time.time(),
+        )
+        result = await engine.run(
+            graph,
+            run,
+            given,
+            sink or Discard(),
+            capacity=self.capacity,
+            limits=self.limits,
+            start=start,
+            conversation=before.variables,
+            files=files,
+            dialogue_count=before.turns + 1,
+            stop=stop,
+        )
+        if conversation is not None and result.status in ("succeeded", "partial-succeeded"):
+            conversation.said(query, str(result.outputs.get("answer", "")), result.conversation)
+        return result
