@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "peers": "bench.peers.command:peers",
     "clients": "bench.clients.command:clients",
     "relay": "bench.relay.command:relay",
+    "engine": "bench.workflows.command:engine",
 }
 """Where each is; imported when it is asked for, since each brings its own libraries."""
 

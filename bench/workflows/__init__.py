@@ -1,0 +1,1 @@
+"""`scripts/bench engine`: what the workflow engine costs, beside graphon and beside no engine."""
