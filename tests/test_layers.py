@@ -50,7 +50,7 @@ ONLY_IN: dict[str, tuple[str, ...]] = {
     "psycopg": ("server.store",),
     "psycopg_pool": ("server.store",),
 }
-IN_ONE_MODULE = ("httpx", "pynvml")
+IN_ONE_MODULE = ("httpcore", "httpx", "pynvml")
 
 # Pure logic: takes `now` and bytes, does no I/O and waits for nothing.
 PURE_MODULES = (
