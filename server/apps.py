@@ -77,6 +77,7 @@ class AppFolder:
         self.path = Path(path)
         self._apps: _Kept[App] = _Kept(kept)
         self._graphs: _Kept[Graph] = _Kept(kept)
+        self._writing = threading.Lock()
 
     def save(
         self,
@@ -102,7 +103,8 @@ class AppFolder:
             imported_at=time.time(),
         )
         try:
-            self._write(record, data, app.bindings)
+            with self._writing:
+                self._write(record, data, app.bindings)
         except OSError as exc:
             raise FolderError(f"{self.path}: {exc.strerror or exc}") from exc
         self._apps.put(app.digest, app)
@@ -160,7 +162,10 @@ class AppFolder:
         return record
 
     def find(self, name: str) -> AppRecord:
-        """Its record. Raises `AppMissing`, naming those that would fit."""
+        """Its record. Raises `AppMissing`, naming those that would fit. By its whole id an app is
+        found whatever state the others are in."""
+        if _ID.match(name) and (path := self.path / name / _RECORD).exists():
+            return self._record(path, name)
         records = self.list()
         fits = [each for each in records if name in (each.id, each.name)]
         if not fits and len(name) >= _SHORTEST_PREFIX:

@@ -20,6 +20,9 @@ __all__ = ["run"]
 _WRONG: Final = 2
 """Exit code: not importable, or inputs that it does not take."""
 
+_LONGEST_QUERY: Final = 1_000_000
+"""In bytes, of what is read from the standard input."""
+
 
 @click.command("run")
 @click.argument("app", metavar="FILE|APP")
@@ -80,15 +83,20 @@ def run(
     made. Exit code 0: it succeeded; 1: it failed; 2: it could not be read, or not with these
     inputs; 130: it was interrupted.
     """
-    from server.cli_run.given import GivenError, given_inputs
+    from server.cli_run.given import GivenError, given_event, given_inputs
     from server.cli_run.session import Asked, Shown, go
+    from server.workflow.graph import begins_with_an_event
 
     if events and as_json:
         raise click.UsageError("--events and --json exclude one another")
     config = _config(path, settings)
+    _check_tier(tier, config)
     loaded = _Loaded(config, app, binds, allow_code)
     try:
-        given = given_inputs(loaded.app.inputs, inputs)
+        if begins_with_an_event(loaded.app.graph):
+            given = given_event(inputs)
+        else:
+            given = given_inputs(loaded.app.inputs, inputs)
     except GivenError as exc:
         _fail(str(exc))
     shown: Shown = "events" if events else "json" if as_json else "text"
@@ -111,17 +119,31 @@ def _config(path: str | None, settings: tuple[str, ...]) -> Config:
         _fail(str(exc))
 
 
+def _check_tier(tier: str, config: Config) -> None:
+    """A tier that nobody knows would have slots of its own, and no rank."""
+    known = {each.name for each in config.workflow.tiers} or {"interactive", "batch"}
+    known |= {each.name for pool in config.pool for each in pool.tiers}
+    if tier not in known:
+        _fail(f"there is no tier {tier!r}; there are {', '.join(sorted(known))}")
+
+
 def _query(app: App, query: str | None) -> str | None:
     """What a chat is asked; None where it is to be asked for on the terminal."""
     if app.mode in ("workflow", "completion"):
         if query is not None and app.mode == "workflow":
             _fail("a workflow takes no --query; its inputs are given with --input")
         return query or ""
-    if query is None and not sys.stdin.isatty():
-        query = sys.stdin.read(1_000_000).strip()
+    if query is None and (sys.stdin is None or not sys.stdin.isatty()):
+        query = _standard_input().strip()
         if not query:
             _fail("a chat needs something to answer: give it as --query, or on the standard input")
     return query
+
+
+def _standard_input() -> str:
+    """Nothing where the process was started with it closed."""
+    read = b"" if sys.stdin is None else sys.stdin.buffer.read(_LONGEST_QUERY)
+    return read.decode("utf-8", "replace")
 
 
 class _Loaded:

@@ -12,7 +12,7 @@ import msgspec
 
 from server.workflow.app import InputSpec
 
-__all__ = ["GivenError", "GivenFile", "given_file", "given_inputs"]
+__all__ = ["GivenError", "GivenFile", "given_event", "given_file", "given_inputs"]
 
 _MOST_BYTES: Final = 100 * 1024 * 1024
 _FILES: Final = ("file", "file-list")
@@ -53,6 +53,21 @@ def given_inputs(specs: Sequence[InputSpec], written: Iterable[str]) -> dict[str
     missing = [spec for spec in specs if spec.required and spec.name not in given]
     if missing:
         raise GivenError(_missing(missing))
+    return given
+
+
+def given_event(written: Iterable[str]) -> dict[str, Any]:
+    """`NAME=VALUE` for each field of the event that begins the run: no app declares them. A value
+    that is JSON is what it says, any other is a text. Raises `GivenError`."""
+    given: dict[str, Any] = {}
+    for text in written:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise GivenError(f"--input {text!r} is not NAME=VALUE")
+        try:
+            given[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            given[name] = value
     return given
 
 

@@ -115,10 +115,16 @@ class _Session:
                 async with trio.open_nursery() as nursery:
                     await self._work(nursery)
                     nursery.cancel_scope.cancel("the run is over")
-                with trio.move_on_after(_LAST_WORDS_S):
-                    await self._output.drain(0)
+                await self._write_out()
+                if self._output.fault is not None:
+                    self._say(f"the output could not be written: {self._output.fault}")
+                    self._code = self._code or FAILED
                 top.cancel_scope.cancel("all is said")
         return INTERRUPTED if self._interrupted else self._code
+
+    async def _write_out(self) -> None:
+        with trio.move_on_after(_LAST_WORDS_S):
+            await self._output.drain(0)
 
     async def _obey(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for _ in signals:
@@ -231,6 +237,8 @@ class _Session:
             )
             forms.cancel_scope.cancel("the run is over")
         self._show(result, sink, run_id)
+        await self._write_out()
+        self._judge(result)
         await self._draw(sink)
 
     def _sink(self, running: Running, forms: trio.Nursery) -> TerminalSink:
@@ -243,7 +251,8 @@ class _Session:
                 return {"transfer_method": "local_file", "upload_file_id": kept.related_id}
             return dict(kept)
 
-        asker = Asker(book, self._say, terminal=sys.stdin.isatty(), file=file)
+        terminal = sys.stdin is not None and sys.stdin.isatty()
+        asker = Asker(book, self._say, terminal=terminal, file=file)
 
         def on_form(event: InputRequired) -> None:
             forms.start_soon(asker.ask, event)
@@ -262,6 +271,9 @@ class _Session:
             self._output.put(result_json({"run_id": run_id, **msgspec.structs.asdict(result)}))
         elif self._shown == "text":
             self._show_text(result, sink)
+
+    def _judge(self, result: RunResult) -> None:
+        """What became of it, once what it showed is out: both may be one terminal's lines."""
         self._code = FAILED if result.status in ("failed", "stopped") else 0
         if result.status == "partial-succeeded":
             self._say(f"{result.exceptions_count} node runs failed on the way")

@@ -3,6 +3,7 @@ run that it reads, and nothing else."""
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -28,12 +29,14 @@ class Output:
     """Standard output: `run` writes what `put` was given, `drain` waits until most is out."""
 
     def __init__(self, stream: BinaryIO | None = None) -> None:
-        self._stream = stream or sys.stdout.buffer
+        self._stream = stream or _standard_output()
         self._unwritten = bytearray()
         self._more = trio.Event()
         self._less = trio.Event()
-        self.broken = False
-        """Nobody reads any more."""
+        self.broken = self._stream is None
+        """Nobody reads any more, or it cannot be written."""
+        self.fault: str | None = None
+        """Why it could not be written, unless its reader just went away."""
 
     def put(self, text: str) -> None:
         """Say something. Synchronous; kept until it is written."""
@@ -57,15 +60,23 @@ class Output:
                 data = bytes(self._unwritten)
                 try:
                     await trio.to_thread.run_sync(self._write, data, abandon_on_cancel=True)
-                except OSError:
+                except OSError as exc:
                     self.broken = True
+                    if not isinstance(exc, BrokenPipeError):
+                        self.fault = exc.strerror or str(exc)
                     self._unwritten.clear()
                 del self._unwritten[: len(data)]
                 self._less.set()
 
     def _write(self, data: bytes) -> None:
+        assert self._stream is not None, "nothing is put where nothing can be written"
         self._stream.write(data)
         self._stream.flush()
+
+
+def _standard_output() -> BinaryIO | None:
+    """None where the process was started with it closed."""
+    return sys.stdout.buffer if sys.stdout is not None else None
 
 
 class TerminalSink:
@@ -126,7 +137,15 @@ def _note(event: Event) -> str | None:
 
 
 def _line(event: Event) -> str:
-    return msgspec.json.encode(event, enc_hook=_encoded).decode() + "\n"
+    return _json(event).decode() + "\n"
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value, enc_hook=_encoded)
+    except UnicodeEncodeError:  # half a character: an argument that was no UTF-8, say
+        plainly = msgspec.to_builtins(value, enc_hook=_encoded)
+        return json.dumps(plainly, ensure_ascii=False).encode("utf-8", "replace")
 
 
 def _encoded(value: object) -> Any:
@@ -136,12 +155,11 @@ def _encoded(value: object) -> Any:
 
 def result_json(fields: dict[str, Any]) -> str:
     """One object, for programs."""
-    return msgspec.json.encode(plain(fields), enc_hook=_encoded).decode() + "\n"
+    return _json(plain(fields)).decode() + "\n"
 
 
 def value_text(outputs: dict[str, Value]) -> str:
     """The outputs of a workflow for people: a text as it is, anything else as JSON."""
     if len(outputs) == 1 and isinstance(only := next(iter(outputs.values())), str):
         return only
-    encoded = msgspec.json.encode(plain(outputs), enc_hook=_encoded)
-    return msgspec.json.format(encoded, indent=2).decode()
+    return msgspec.json.format(_json(plain(outputs)), indent=2).decode()

@@ -139,7 +139,8 @@ def _expected_list(kind: inspect.VarTupleType) -> str:
 
 def _bounds(kind: inspect.IntType | inspect.FloatType) -> str:
     if kind.gt is not None:
-        return f" greater than {kind.gt}"
+        most = "" if kind.le is None else f" and at most {kind.le}"
+        return f" greater than {kind.gt}{most}"
     if kind.ge is not None and kind.le is not None:
         return f" from {kind.ge} to {kind.le}"
     return "" if kind.ge is None else f" of at least {kind.ge}"

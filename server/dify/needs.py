@@ -26,7 +26,7 @@ from server.dify.report import (
 )
 from server.dify.shapes import at, items, mapping, model_key, model_ref, text
 from server.dify.tool_needs import ToolsHere, ToolUse, tool_needs
-from server.workflow.app import App, ModelRef, NodeSpec, ToolRef
+from server.workflow.app import OPEN_MODEL, App, ModelRef, NodeSpec, ToolRef
 from server.workflow.model_names import ModelNames
 from server.workflow.nodes import NODES
 from server.workflow.reading import Reader
@@ -120,8 +120,10 @@ def _models_of(node: NodeSpec, findings: Findings) -> Iterator[tuple[ModelRef, s
         ref = model_ref(value)
         if ref is not None:
             yield ref, at(node, path)
-        elif path == "model":
-            findings.add("unsupported", "model", at(node, path), "no model is chosen")
+        elif path == "model" or (path.startswith("agent") and isinstance(value, Mapping)):
+            message = f"no model is chosen: it uses the one bound as model:{OPEN_MODEL}"
+            findings.add("warning", "model", at(node, path), message)
+            yield ModelRef("", OPEN_MODEL), at(node, path)
 
 
 def _model_values(node: NodeSpec) -> Iterator[tuple[str, Any]]:
@@ -175,7 +177,8 @@ def _knowledge_need(
     id: str, places: list[str], app: App, offers: Offers, findings: Findings
 ) -> KnowledgeNeed:
     key = f"knowledge:{id}"
-    bound = app.bindings.knowledge.get(id) or (id if id in offers.knowledge else None)
+    named = app.bindings.knowledge
+    bound = named.get(id) or named.get("*") or (id if id in offers.knowledge else None)
     if bound is None:
         message = f"the knowledge base {id} is not bound"
         findings.add("missing", "knowledge", places[0], message, f'--bind "{key}=NAME"')

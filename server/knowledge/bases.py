@@ -135,7 +135,8 @@ class KnowledgeBases:
             _, base = self._base(dataset_id, run)
             for document in base.documents.values():
                 for name, value in document.metadata.items():
-                    found.setdefault(name, str(value)[:80])
+                    if name not in found:
+                        found[name] = str(value)[:80]
                 if len(found) > 100:
                     return found
         return found

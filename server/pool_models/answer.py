@@ -231,9 +231,14 @@ class Answer:
     def _call_of(self, delta: _Call) -> _OpenCall:
         """The call that a delta goes on with, or a new one.
 
-        Some engines number none, some number all 0: then another id begins another call.
+        Some engines number none, some number all 0: then another id begins another call. Of those
+        without either, another name does.
         """
+        bare = delta.index is None and not delta.id
+        named = delta.function is not None and bool(delta.function.name)
         for call in reversed(self._calls):
+            if bare and named and call.name:
+                break
             if delta.index is not None and call.index != delta.index:
                 continue
             if delta.id and call.id and delta.id != call.id:

@@ -19,16 +19,20 @@ _MOST_BYTES: Final = 64 * 1024 * 1024
 class Body:
     """What is asked. `dropped` are the parameters that no engine is told of."""
 
-    __slots__ = ("_rest", "dropped", "target")
+    __slots__ = ("_rest", "_written", "dropped", "target")
 
     def __init__(self, target: bytes, rest: bytes, dropped: list[str]) -> None:
         self.target = target
         self._rest = rest
+        self._written = ("", b"")
+        """The last name and its JSON: it is asked for twice, and may have many megabytes."""
         self.dropped = dropped
 
     def for_model(self, name: str) -> bytes:
         """The JSON as a replica that calls its model so gets it."""
-        return b'{"model":%b,%b' % (msgspec.json.encode(name), self._rest)
+        if self._written[0] != name:
+            self._written = (name, b'{"model":%b,%b' % (msgspec.json.encode(name), self._rest))
+        return self._written[1]
 
 
 def make_body(call: ChatCall) -> Body:

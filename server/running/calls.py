@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from server.running.runs import Running
+from server.running.runs import Discard, Running
 from server.workflow.app import App
+from server.workflow.engine import Stop
+from server.workflow.events import Event, InputRequired
 from server.workflow.inputs import InputError
 from server.workflow.node import NodeRun
 from server.workflow.reading import GraphError
@@ -37,6 +39,9 @@ class AppCalls:
         if app is None or self.running is None:
             raise ToolFailed(f"there is no app {app_id!r} here", "ToolInvokeError")
         above = run.run
+        # A tool of any kind may be bound to a workflow, so its node may stand in a slot of its own.
+        run.leave_slot()
+        stop = Stop()
         try:
             result = await self.running.run_app(
                 app,
@@ -46,9 +51,22 @@ class AppCalls:
                 tier=above.tier,
                 deadline=above.deadline,
                 depth=above.depth + 1,
+                sink=_Unwatched(stop),
+                stop=stop,
             )
         except (InputError, GraphError) as error:
             raise ToolFailed(f"{app.name}: {error}", "ToolInvokeError") from error
         if result.status not in ("succeeded", "partial-succeeded"):
             raise ToolFailed(f"{app.name}: {result.error or result.status}", "ToolInvokeError")
         return result.outputs
+
+
+class _Unwatched(Discard):
+    """Nobody is shown what such a run says. So nobody could answer what it asks."""
+
+    def __init__(self, stop: Stop) -> None:
+        self._stop = stop
+
+    def put(self, event: Event) -> None:
+        if isinstance(event, InputRequired):
+            self._stop(f"{event.title} asks a person, which an app that is called as a tool cannot")

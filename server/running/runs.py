@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+import trio
+
 from balancer.catalog import Catalog
 from server.running.conversation import Conversation
 from server.workflow import engine
@@ -27,6 +29,9 @@ __all__ = ["Discard", "Running"]
 
 _GRAPHS: Final = 256
 """Compiled graphs that are kept; one of 50 nodes takes about 100 kB."""
+
+_COMPILED_AT_ONCE: Final = 100
+"""Nodes of a graph that is compiled without a thread: 10 ms, once."""
 
 _NEW: Final = Conversation(id="")
 
@@ -63,22 +68,37 @@ class Running:
 
     def graph_of(self, app: App) -> Graph:
         """Compiled at its first use and kept by its digest. Raises `GraphError`."""
-        graph = self._graphs.get(app.digest) if app.digest else None
+        graph = self._graphs.get(app.digest)
         if graph is None:
-            graph = compile_graph(app.graph, app.mode)
-            if app.digest:
-                self._graphs[app.digest] = graph
-                if len(self._graphs) > _GRAPHS:
-                    self._graphs.popitem(last=False)
-        else:
-            self._graphs.move_to_end(app.digest)
+            return self._keep(app, compile_graph(app.graph, app.mode))
+        self._graphs.move_to_end(app.digest)
+        return graph
+
+    async def _compiled(self, app: App) -> Graph:
+        """The same. A large one is compiled in a thread: it may take a good part of a second."""
+        if len(app.graph.nodes) <= _COMPILED_AT_ONCE or app.digest in self._graphs:
+            return self.graph_of(app)
+        graph = await trio.to_thread.run_sync(
+            compile_graph, app.graph, app.mode, abandon_on_cancel=True
+        )
+        return self._keep(app, graph)
+
+    def _keep(self, app: App, graph: Graph) -> Graph:
+        if app.digest:
+            self._graphs[app.digest] = graph
+            if len(self._graphs) > _GRAPHS:
+                self._graphs.popitem(last=False)
         return graph
 
     def checked(
         self, app: App, inputs: Mapping[str, Any], start: str | None = None
     ) -> dict[str, Value]:
         """What a run would be given. Raises `InputError` for inputs that the app does not take."""
-        graph = self.graph_of(app)
+        return self._given(self.graph_of(app), app, inputs, start)
+
+    def _given(
+        self, graph: Graph, app: App, inputs: Mapping[str, Any], start: str | None
+    ) -> dict[str, Value]:
         if graph.vertices[graph.root_of(start).index].node.type in TRIGGERS:
             return of_event(inputs)
         return checked(app.inputs, inputs, upload=self._upload)
@@ -107,8 +127,8 @@ class Running:
         how many workflows called one another to get here. Raises `GraphError` for an app that
         cannot be compiled and `InputError` for inputs that it does not take.
         """
-        graph = self.graph_of(app)
-        given = self.checked(app, inputs, start)
+        graph = await self._compiled(app)
+        given = self._given(graph, app, inputs, start)
         before = conversation or _NEW
         run = Run(
             id=run_id or str(uuid.uuid4()),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 __all__ = ["EventStream", "EventTooLong", "ServerEvent"]
 
 MOST_BYTES: Final = 8 * 1024 * 1024
+_LINE_END: Final = re.compile(rb"[\r\n]")
 
 
 class EventTooLong(ValueError):
@@ -49,15 +51,11 @@ class EventStream:
             self._after_cr = False
             if held.startswith(b"\n"):
                 del held[:1]
-        ends = [
-            at
-            for at in (held.find(b"\n", self._looked_at), held.find(b"\r", self._looked_at))
-            if at >= 0
-        ]
-        if not ends:
+        found = _LINE_END.search(held, self._looked_at)
+        if found is None:
             self._looked_at = len(held)
             return None
-        end = min(ends)
+        end = found.start()
         line = held[:end].decode("utf-8", "replace")
         self._after_cr = held[end] == 0x0D
         del held[: end + 1]

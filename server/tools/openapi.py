@@ -14,6 +14,8 @@ from urllib.parse import urljoin
 
 import msgspec
 
+from server.dify.yaml_reading import DslError, Limits, read_yaml
+
 __all__ = ["Body", "Document", "DocumentError", "Operation", "Parameter", "parse", "read_document"]
 
 MOST_BYTES: Final = 4 * 1024 * 1024
@@ -22,6 +24,7 @@ _MOST_DEPTH: Final = 12
 _MOST_SCHEMAS: Final = 20_000
 
 Place: TypeAlias = Literal["path", "query", "header", "cookie"]
+_LIMITS: Final = Limits(file_bytes=MOST_BYTES)
 _METHODS: Final = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 _BODY_TYPES: Final = (
     "application/json",
@@ -30,6 +33,11 @@ _BODY_TYPES: Final = (
     "text/plain",
 )
 """Those that can be written, best first."""
+
+
+_OF_SCHEMAS: Final = frozenset(
+    ("properties", "allOf", "anyOf", "oneOf", "items", "additionalProperties", "not")
+)
 
 
 class DocumentError(ValueError):
@@ -112,11 +120,9 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def _yaml(text: str | bytes) -> Any:
-    import yaml
-
     try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        return read_yaml(text, _LIMITS).value
+    except DslError as error:
         raise DocumentError(f"the document is neither JSON nor YAML: {error}"[:500]) from None
 
 
@@ -262,6 +268,8 @@ class _Reader:
         return merged
 
     def _unfolded_part(self, key: str, value: Any, depth: int) -> Any:
+        if self._schemas_left <= 0 and key in _OF_SCHEMAS:
+            return [] if isinstance(value, list) else {}
         if key == "properties" and isinstance(value, Mapping):
             return {str(name): self.unfolded(one, depth) for name, one in value.items()}
         if key in ("allOf", "anyOf", "oneOf") and isinstance(value, list):

@@ -197,7 +197,7 @@ class Toolbox:
         web = self._trusting(found_at, base_url)
         key = (given if isinstance(given, str) else f"at {id(given)}", base_url)
         read = self._documents.get(key)
-        if read is None or read.given is not given or read.at < trio.current_time() - FRESH_S:
+        if read is None or not read.is_of(given) or read.at < trio.current_time() - FRESH_S:
             text = await self._text(given, web)
             document = await _read(text, base_url, found_at)
             read = self._documents[key] = _Read(given, document, trio.current_time())
@@ -236,6 +236,11 @@ class _Read(NamedTuple):
     given: Any
     document: Document
     at: float
+
+    def is_of(self, given: Any) -> bool:
+        """Texts are the same by what they say, mappings only if they are one: the place of one
+        that is gone may be another's."""
+        return self.given is given or (isinstance(given, str) and given == self.given)
 
 
 class _Bound:

@@ -152,6 +152,7 @@ class Answers:
         "_told",
         "_variables",
         "_waiting",
+        "full",
     )
 
     def __init__(
@@ -180,6 +181,8 @@ class Answers:
         self._closed: set[tuple[str, ...]] = set()
         self._told: set[tuple[str, ...]] = set()
         """Streams shown to their end: whoever shows them again shows the value, in one piece."""
+        self.full = False
+        """Set by who shows: it takes no more."""
 
     def reach(self, numbers: Iterable[int]) -> None:
         """These scripts may be shown, in this order; for those that were already, nothing."""
@@ -214,10 +217,13 @@ class Answers:
             self._closed.add(selector)
 
     def forget(self, selector: tuple[str, ...]) -> None:
-        """Drop what waits of it: its node tries again."""
+        """Drop what waits of it: its node tries again, or gives out something else. Where nothing
+        of it was shown, it counts as never streamed."""
         held = self._held.pop(selector, ())
         self._held_chars -= sum(map(len, held))
         self._closed.discard(selector)
+        if selector != self._cursor:
+            self._seen.discard(selector)
 
     def flush(self) -> None:
         """Show all that can be; called when a vertex is DONE or SKIPPED."""
@@ -234,6 +240,8 @@ class Answers:
         segments = script.segments
         self._cursor = None
         while self._at < len(segments):
+            if self.full:
+                return False
             segment = segments[self._at]
             if isinstance(segment, str):
                 self._show(script, script.own, segment, script.vertex)

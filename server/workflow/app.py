@@ -6,11 +6,12 @@ their graph. Nothing here runs or fetches anything.
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
 __all__ = [
+    "OPEN_MODEL",
     "App",
     "Bindings",
     "EdgeSpec",
@@ -37,6 +38,10 @@ class ModelRef(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """As `[models]` names it: "langgenius/openai/openai:gpt-4o"."""
         return f"{self.provider}:{self.name}"
+
+
+OPEN_MODEL: Final = "default"
+"""The name of a model that an export leaves open: nobody had chosen one yet."""
 
 
 class ToolRef(msgspec.Struct, frozen=True):

@@ -69,7 +69,8 @@ def read_parameter(data: Reader) -> Parameter:
         type=kind,
         description=data.text("description"),
         required=data.flag("required"),
-        options=tuple(map(str, data.items("options"))),
+        # Editors leave them there when the type is changed.
+        options=tuple(map(str, data.items("options"))) if kind == "string" else (),
     )
 
 

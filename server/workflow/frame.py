@@ -19,6 +19,7 @@ from server.workflow.node import NodeError, Result, Task
 from server.workflow.node_run import EngineNodeRun
 from server.workflow.progress import Group
 from server.workflow.services import ServiceFailed
+from server.workflow.sizes import TooLarge
 from server.workflow.topology import Vertex
 
 __all__ = ["Frame"]
@@ -135,13 +136,14 @@ class Frame:
         work = task.work
         if work not in _LIMITED:
             return await self._execute(run, task)
-        tier, app = progress.run.tier, progress.run.app.id
-        await progress.capacity.acquire(tier, work, app)
+        slot = (progress.run.tier, work, progress.run.app.id)
+        await progress.capacity.acquire(*slot)
+        run.slot = slot
         try:
             return await self._execute(run, task)
         finally:
             progress.since = trio.current_time()
-            progress.capacity.release(tier, work, app)
+            run.leave_slot()
 
     async def _execute(self, run: EngineNodeRun, task: Task) -> Result | NodeError:
         try:
@@ -178,13 +180,23 @@ class Frame:
         self._in_flight.clear()
 
 
-def _failure(error: Exception, vertex: Vertex) -> NodeError:
-    """A node's own error, or a service's; anything else is a bug of ours."""
-    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+def _first(error: Exception) -> Exception:
+    while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
+    return error
+
+
+def _failure(error: Exception, vertex: Vertex) -> NodeError:
+    """A node's own error, or a service's; anything else is a bug of ours. Of several that came at
+    once the first one is told, unless there is a bug among them."""
+    if isinstance(error, ExceptionGroup):
+        bugs = error.split((NodeError, ServiceFailed))[1]
+        error = _first(error if bugs is None else bugs)
     if isinstance(error, NodeError):
         return error
     if isinstance(error, ServiceFailed):
         return NodeError(error.message, error.type)
+    if isinstance(error, TooLarge):
+        return NodeError(str(error), "ValueTooLarge")
     _log.error("node %s (%s) failed by a bug", vertex.id, vertex.type, exc_info=error)
     return NodeError("internal error", "InternalError")

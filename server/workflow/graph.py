@@ -14,13 +14,20 @@ from server.workflow.node import SOURCE, GraphError, Node
 from server.workflow.nodes import make_node
 from server.workflow.topology import CONTAINERS, Edge, Graph, Vertex
 
-__all__ = ["TRIGGERS", "Graph", "GraphError", "compile_graph"]
+__all__ = ["TRIGGERS", "Graph", "GraphError", "begins_with_an_event", "compile_graph"]
 
 _START: Final = frozenset({"start"})
 TRIGGERS: Final = frozenset({"trigger-webhook", "trigger-schedule", "trigger-plugin"})
 """Runs of workflows may begin with them, too; chats begin with what somebody writes."""
 _SUCCESS_BRANCH: Final = "success-branch"
 """What Dify's enum also names the handle of success; seen as "source"."""
+
+
+def begins_with_an_event(spec: GraphSpec) -> bool:
+    """Whether its runs begin with a trigger, unless another start is named: the first root counts,
+    as in a compiled graph."""
+    first = next((n.type for n in spec.nodes if n.type in _START | TRIGGERS), "start")
+    return first in TRIGGERS
 
 
 def compile_graph(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import trio
 
+from server.workflow.jinja_environment import make_environment
 from server.workflow.services import CodeFailed
 from server.workflow.values import File, plain
 
@@ -68,13 +69,12 @@ class InProcessJinja:
 
     def __init__(self, most_bytes: int = 16 * 1024 * 1024) -> None:
         from jinja2 import pass_context
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         from server.workflow import jinja_calls, jinja_cost
 
         self._measured = jinja_cost.measured
         self._not_cheap = jinja_calls.NotCheap
-        self._environment = ImmutableSandboxedEnvironment()
+        self._environment = make_environment()
         filters = self._environment.filters
         filters.update({name: _guarded(filters[name]) for name in jinja_calls.GUARDED})
         # What reads the context is not computed at compile time, as filters of constants are.

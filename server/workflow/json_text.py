@@ -116,14 +116,19 @@ def _repaired(text: str) -> Any:
     return _bounded(found) if isinstance(found, dict | list) and found else NO_JSON
 
 
+def _is_repair(frame: FrameType) -> bool:
+    return str(frame.f_globals.get("__name__")).startswith("json_repair")
+
+
 @contextmanager
 def _time_limit(seconds: float) -> Iterator[None]:
-    """Ends Python code of this thread by `TimeoutError`: a thread cannot be cancelled, and a tracer
-    is asked at each call of a function."""
+    """Ends json_repair in this thread by `TimeoutError`: a thread cannot be cancelled, and a tracer
+    is asked at each call of a function. Not what the garbage collector finalizes meanwhile: an
+    error there is lost, and with it the tracer."""
     ends_at = time.monotonic() + seconds
 
     def watch(frame: FrameType, event: str, arg: object) -> None:
-        if time.monotonic() > ends_at:
+        if time.monotonic() > ends_at and _is_repair(frame):
             raise TimeoutError
 
     before = sys.gettrace()

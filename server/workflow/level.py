@@ -79,7 +79,7 @@ class Level:
 
     def begin(self) -> None:
         """Show what no node holds back."""
-        if self._answers is not None:
+        if self._answers is not None and not self.over:
             self._answers.reach(self._root.starts)
 
     def end(self) -> None:
@@ -125,9 +125,12 @@ class Level:
     def tried(self, run: EngineNodeRun) -> None:
         """A try failed and there will be another: text of it that nobody saw is dropped."""
         self.progress.exceptions += 1
+        self._forget_streams(run.vertex)
+
+    def _forget_streams(self, vertex: Vertex) -> None:
         if self._answers is not None:
-            for name in run.vertex.streams:
-                self._answers.forget((run.vertex.id, name))
+            for name in vertex.streams:
+                self._answers.forget((vertex.id, name))
 
     # What became of a node
 
@@ -165,6 +168,7 @@ class Level:
             run.tell_finished("failed", now, result, error.outputs, error.message, error.type)
             self.error = error
             return
+        self._forget_streams(run.vertex)
         told = {"error_message": error.message, "error_type": error.type}
         outputs = policy.defaults | told
         result.metadata = {"error_strategy": policy.strategy}
@@ -223,7 +227,18 @@ class Level:
         assert self._answers is not None
         self._answers.close((vertex.id, name))
 
+    def _refuse_text(self) -> None:
+        assert self._answers is not None
+        self._answers.full = True
+        most = self.progress.limits.shown_chars
+        self.progress.abort("failed", f"The run showed more than {most} characters.")
+
     def _show(self, script: Script, selector: tuple[str, ...], text: str, source: int) -> None:
+        progress = self.progress
+        progress.shown_chars += len(text)
+        if progress.shown_chars > progress.limits.shown_chars:
+            self._refuse_text()
+            return
         vertex = self._graph.vertices[source]
         self.emit(
             Chunk(

@@ -36,3 +36,5 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What all nodes of a run give out together."""
     buffered_chars: int = 4 * 1024 * 1024
     """Streamed text that waits for earlier text to be shown."""
+    shown_chars: int = 8 * 1024 * 1024
+    """Text that it shows, in all: an answer may name one long text a thousand times."""

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from server.workflow.app import ModelRef
+from server.workflow.app import OPEN_MODEL, ModelRef
 from server.workflow.node import NodeError, NodeRun
 from server.workflow.reading import Reader
 from server.workflow.services import (
@@ -87,11 +87,9 @@ def _literal(text: str) -> Any:
 
 
 def read_model(data: Reader) -> NodeModel:
-    """The section `model` of a node. Raises `GraphError` if it names none."""
+    """The section `model` of a node. One that names none means the one bound as `OPEN_MODEL`."""
     model = data.table("model")
-    name = model.text("name")
-    if not name:
-        raise model.wrong("name", "no model is chosen")
+    name = model.text("name") or OPEN_MODEL
     completes = model.text("mode", "chat") == "completion"
     ref = ModelRef(model.text("provider"), name, "completion" if completes else "chat")
     return NodeModel(ref, model.table("completion_params").data)

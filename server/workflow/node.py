@@ -128,6 +128,10 @@ class NodeRun(Protocol):
         """Wait until who reads the run can take more. A node that streams awaits it after each
         batch of `stream`: it is what a slow client slows down, down to the replica."""
 
+    def leave_slot(self) -> None:
+        """Give the slot of its kind of work back now, once, if it holds one: before it waits for
+        nodes of another run, which may need that very slot. Synchronous."""
+
     def write(self, selector: Selector, value: Value) -> None:
         """Set a conversation variable or a loop variable at once (assigner)."""
 

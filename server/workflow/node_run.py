@@ -13,7 +13,7 @@ from server.workflow.events import (
     OfNode,
     VariableSet,
 )
-from server.workflow.node import Result, Run
+from server.workflow.node import Result, Run, Work
 from server.workflow.topology import Vertex
 from server.workflow.values import Value
 from server.workflow.variables import Selector, Variables
@@ -29,7 +29,7 @@ _NOTHING: Final = Result()
 class EngineNodeRun:
     """`node.NodeRun`, with what the engine knows of it."""
 
-    __slots__ = ("id", "index", "level", "predecessor", "started", "vertex")
+    __slots__ = ("id", "index", "level", "predecessor", "slot", "started", "vertex")
 
     def __init__(
         self,
@@ -46,6 +46,8 @@ class EngineNodeRun:
         self.index = index
         self.predecessor = predecessor
         self.started = started
+        self.slot: tuple[str, Work, str] | None = None
+        """The tier, kind of work and app of the slot that it holds."""
 
     # What nodes use
 
@@ -71,6 +73,11 @@ class EngineNodeRun:
 
     async def drain(self) -> None:
         await self.level.progress.sink.drain()
+
+    def leave_slot(self) -> None:
+        if self.slot is not None:
+            self.level.progress.capacity.release(*self.slot)
+            self.slot = None
 
     def write(self, selector: Selector, value: Value) -> None:
         node_id, name = selector[0], selector[1]

@@ -39,6 +39,7 @@ class Progress:
         "limits",
         "run",
         "scope",
+        "shown_chars",
         "since",
         "sink",
         "started",
@@ -60,6 +61,7 @@ class Progress:
         self.exceptions = 0
         self.usage = Usage()
         self.chars = 0
+        self.shown_chars = 0
         self.ended: tuple[RunStatus, str] | None = None
         """Why it was ended before its time; the first reason counts."""
         self._ids = str(uuid.uuid4())[:24]

@@ -9,6 +9,7 @@ from server.workflow.history import Memory
 from server.workflow.node import NodeError
 from server.workflow.reading import Reader
 from server.workflow.services import Jinja, Message
+from server.workflow.sizes import Room
 from server.workflow.template import Template
 from server.workflow.values import File, Value, plain, text_of
 from server.workflow.variables import MISSING, Selector, Variables
@@ -60,7 +61,10 @@ class PromptText:
         return [selector for part in self._parts for selector in part.selectors]
 
     def text(self, variables: Variables, context: str = "") -> str:
-        return context.join(part.text(variables) for part in self._parts)
+        """Raises `TooLarge`."""
+        room = Room()
+        room.take(context, len(self._parts) - 1)
+        return context.join(room.take(part.text(variables)) for part in self._parts)
 
     def files(self, variables: Variables) -> list[File]:
         """Those in its variables, which have no text."""
@@ -128,10 +132,11 @@ class ChatPrompt:
     async def messages(
         self, variables: Variables, context: str, jinja: Jinja, values: dict[str, Value]
     ) -> list[Message]:
-        """Contents are lists of parts; a file is a part until it is loaded."""
+        """Contents are lists of parts; a file is a part until it is loaded. Raises `TooLarge`."""
         messages: list[Message] = []
+        room = Room()
         for role, source in self._messages:
-            text = await source.render(variables, context, jinja, values)
+            text = room.take(await source.render(variables, context, jinja, values))
             files = [] if source.jinja is not None else source.text.files(variables)
             messages += _text_and_files(role, text, files)
         return messages
@@ -161,12 +166,15 @@ class CompletionPrompt:
         histories: str,
         query: str,
     ) -> str:
-        """The history stands where the text says so, or before it."""
+        """The history stands where the text says so, or before it. Raises `TooLarge`."""
+        room = Room()
         text = await self._source.render(variables, context, jinja, values)
         if query:
+            room.take(query, text.count(_QUERY))
             text = text.replace(_QUERY, query)
         for placeholder in _HISTORIES:
             if placeholder in text:
+                room.take(histories, text.count(placeholder))
                 return text.replace(placeholder, histories)
         return f"{histories}\n{text}" if histories else text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -58,13 +59,16 @@ class Reader:
         if isinstance(found, str) and not found.strip():
             return default
         try:
-            return float(found)
-        except (TypeError, ValueError):
-            raise self.wrong(key, f"expected a number, got {found!r}"[:200]) from None
+            number = float(found)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if math.isnan(number):
+            raise self.wrong(key, f"expected a number, got {found!r}"[:200])
+        return number
 
     def whole(self, key: str, default: int) -> int:
         number = self.number(key, default)
-        if number != number or number in (float("inf"), float("-inf")):
+        if math.isinf(number):
             raise self.wrong(key, f"expected a whole number, got {number}")
         return int(number)
 

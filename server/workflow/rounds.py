@@ -79,6 +79,8 @@ class Rounds:
         if progress.steps == steps:
             progress.step()
         await progress.breathe()
+        if progress.ended is not None:
+            await trio.lowlevel.checkpoint()  # cancelled: there is no further round
         return level
 
     def done(

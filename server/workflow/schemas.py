@@ -13,7 +13,9 @@ from typing import Any, Final
 __all__ = ["Schema", "SchemaError"]
 
 MOST_PARTS: Final = 20_000
-"""Subschemas after references are followed; real ones have some dozens."""
+"""Subschemas after references are followed; real ones have some dozens. What stands in one
+counts too, a twentieth: lists of choices may be long, and referred to often."""
+_IN_A_PART: Final = 20
 
 _FOLD: Final = (
     "allOf",
@@ -100,14 +102,15 @@ class _Walk:
         self.folds = False
 
     def visit(self, part: Any, followed: tuple[str, ...]) -> None:
+        if not isinstance(part, dict | list):
+            return
+        self.parts += len(part) // _IN_A_PART + isinstance(part, dict)
+        if self.parts > MOST_PARTS:
+            raise SchemaError(f"Invalid JSON schema: more than {MOST_PARTS} subschemas")
         if isinstance(part, list):
             for each in part:
                 self.visit(each, followed)
-        if not isinstance(part, dict):
             return
-        self.parts += 1
-        if self.parts > MOST_PARTS:
-            raise SchemaError(f"Invalid JSON schema: more than {MOST_PARTS} subschemas")
         self.folds = self.folds or any(name in part for name in _FOLD)
         for each in part.values():
             if isinstance(each, dict | list):

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from server.workflow.sizes import Room
 from server.workflow.values import markdown_of, text_of
 from server.workflow.variables import MISSING, Variables
 
@@ -34,28 +35,30 @@ class Template:
         return [segment for segment in self.segments if isinstance(segment, tuple)]
 
     def text(self, variables: Variables) -> str:
-        """As prompts and requests read it. What is not there stays as its bare name, as in Dify."""
+        """As prompts and requests read it. What is not there stays as its bare name, as in Dify.
+        Raises `TooLarge`."""
         segments = self.segments
         if len(segments) == 1 and isinstance(segments[0], str):
             return segments[0]
-        parts = []
+        parts, room = [], Room()
         for segment in segments:
             if isinstance(segment, str):
                 parts.append(segment)
                 continue
             value = variables.get(segment)
-            parts.append(".".join(segment) if value is MISSING else text_of(value))
+            parts.append(".".join(segment) if value is MISSING else room.take(text_of(value)))
         return "".join(parts)
 
     def markdown(self, variables: Variables) -> str:
-        """As an answer reads it. What is not there stays as its bare name, as in Dify."""
-        parts = []
+        """As an answer reads it. What is not there stays as its bare name, as in Dify. Raises
+        `TooLarge`."""
+        parts, room = [], Room()
         for segment in self.segments:
             if isinstance(segment, str):
                 parts.append(segment)
                 continue
             value = variables.get(segment)
-            parts.append(".".join(segment) if value is MISSING else markdown_of(value))
+            parts.append(".".join(segment) if value is MISSING else room.take(markdown_of(value)))
         return "".join(parts)
 
 

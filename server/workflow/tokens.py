@@ -24,6 +24,10 @@ _WIDE_TOKENS: Final = 0.7
 _CHARACTERS: Final = 4.0
 """Characters of other text in a token."""
 
+_LOOKED_AT: Final = 16_384
+"""Characters of one text that are looked at: 0.3 ms where every other one is wide."""
+_SAMPLES: Final = 128
+
 _MESSAGE_TOKENS: Final = 4
 """What a chat template puts around a message."""
 
@@ -35,8 +39,18 @@ def estimate_tokens(text: str) -> int:
     """About as many as a tokenizer of a current model counts."""
     if text.isascii():
         return math.ceil(len(text) / _CHARACTERS)
-    wide = sum(map(len, _WIDE.findall(text)))
+    wide = _wide_in(text)
     return math.ceil((len(text) - wide) / _CHARACTERS + wide * _WIDE_TOKENS)
+
+
+def _wide_in(text: str) -> float:
+    """How many wide characters it has; of a long text by samples, as a book would take long."""
+    if len(text) <= _LOOKED_AT:
+        return sum(map(len, _WIDE.findall(text)))
+    step = len(text) // _SAMPLES
+    size = _LOOKED_AT // _SAMPLES
+    sample = "".join(text[at : at + size] for at in range(0, step * _SAMPLES, step))
+    return sum(map(len, _WIDE.findall(sample))) * len(text) / len(sample)
 
 
 def estimate_messages(messages: Iterable[Message]) -> int:

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import msgspec
+
 from server.workflow.answers import SKIPPED, Script, activations
 from server.workflow.app import NodeSpec
 from server.workflow.failures import FailurePolicy, read_policy
@@ -67,7 +69,7 @@ class Vertex:
         self.node = node
         self.inline: Inline | None = node if isinstance(node, Inline) else None
         self.task: Task | None = node if isinstance(node, Task) else None
-        self.policy: FailurePolicy = read_policy(spec, node.retries)
+        self.policy: FailurePolicy = _policy(spec, node)
         self.quick: Task | None = _quick(self.task, self.policy)
         """Itself, if it may be through without waiting."""
         self.writes = frozenset(tuple(selector[:2]) for selector in node.writes())
@@ -84,6 +86,14 @@ class Vertex:
         """The number of its script, if it shows something."""
         self.streams: frozenset[str] = frozenset()
         """Those of its outputs that some answer here shows."""
+
+
+def _policy(spec: NodeSpec, node: Node) -> FailurePolicy:
+    """Default values choose no branch, so a branch that fails ends the run, as in Dify."""
+    policy = read_policy(spec, node.retries)
+    if node.branches and policy.strategy == "default-value":
+        return msgspec.structs.replace(policy, strategy=None)
+    return policy
 
 
 def _quick(task: Task | None, policy: FailurePolicy) -> Task | None:

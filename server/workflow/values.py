@@ -196,7 +196,13 @@ def _has_file(value: Value) -> bool:
 
 
 def _json(value: Value, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent, default=_file_dict)
+    written = json.dumps(value, ensure_ascii=False, default=_file_dict)
+    if indent is None:
+        return written
+    try:  # the standard library indents in Python, five times as slowly
+        return msgspec.json.format(written.encode(), indent=indent).decode()
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):  # NaN, half a character
+        return json.dumps(value, ensure_ascii=False, indent=indent, default=_file_dict)
 
 
 def _file_dict(value: object) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from server.workflow.capacity import Capacity
 from server.workflow.engine import RunResult, run
 from server.workflow.events import Sink
 from server.workflow.forms import FormBook
-from server.workflow.graph import TRIGGERS, compile_graph
+from server.workflow.graph import begins_with_an_event, compile_graph
 from server.workflow.inputs import checked, of_event
 from server.workflow.jinja import InProcessJinja
 from server.workflow.limits import Limits
@@ -71,7 +71,7 @@ async def run_export(
 
 
 def _inputs(app: App, answers: Answers) -> dict[str, Any]:
-    if any(node.type in TRIGGERS for node in app.graph.nodes):
+    if begins_with_an_event(app.graph):
         return of_event(answers["inputs"])
     return checked(app.inputs, inputs_for(app.inputs, answers))
 

@@ -5,7 +5,7 @@ Each takes an export as it was read and gives it back changed; what it does stay
 
 from __future__ import annotations
 
-import copy
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,6 +14,9 @@ import yaml
 __all__ = ["VARIATIONS", "written"]
 
 Export = dict[str, Any]
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 _LAYOUT = {
     *("desc", "position", "positionAbsolute", "sourcePosition", "targetPosition", "width"),
@@ -28,8 +31,9 @@ _CHAT_BLOCKS = (
 
 def written(export: Export, sort_keys: bool = False) -> bytes:
     """As YAML."""
-    dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-    text: str = yaml.dump(export, Dumper=dumper, sort_keys=sort_keys, allow_unicode=True, width=200)
+    text: str = yaml.dump(
+        export, Dumper=_Dumper, sort_keys=sort_keys, allow_unicode=True, width=200
+    )
     return text.encode()
 
 
@@ -83,7 +87,7 @@ def nulls(export: Export) -> None:
             workflow[name] = None
     export["dependencies"] = None
     for name in _CHAT_BLOCKS:
-        if "model_config" in export and export["model_config"]:
+        if export.get("model_config"):
             export["model_config"][name] = None
     for node in _nodes(export):
         data = node["data"]
@@ -119,6 +123,14 @@ def without_model_mode(export: Export) -> None:
     model = (export.get("model_config") or {}).get("model")
     if isinstance(model, dict):
         model.pop("mode", None)
+
+
+def without_models(export: Export) -> None:
+    """No model chosen, as in an app that waits for somebody to choose: it takes the one bound."""
+    for table in _tables(export):
+        if table.get("provider") and isinstance(table.get("completion_params"), dict):
+            table["provider"] = ""
+            table["name" if "name" in table else "model"] = ""
 
 
 def numbers_as_ids(export: Export) -> None:
@@ -160,14 +172,31 @@ def null_edges(export: Export) -> None:
         edge.update({name: kept.get(name) for name in edge})
 
 
+def from_the_end(export: Export) -> None:
+    """Nodes and edges in another order; a version that is a number."""
+    export["version"] = 0.3
+    graph = (export.get("workflow") or {}).get("graph") or {}
+    for name in ("nodes", "edges"):
+        graph[name] = graph.get(name, [])[::-1]
+
+
+def as_json(data: bytes) -> bytes:
+    """YAML has JSON in it."""
+    return json.dumps(yaml.load(data, Loader=_Loader), ensure_ascii=False, default=str).encode()
+
+
+def of_windows(data: bytes) -> bytes:
+    """With a byte order mark and the line ends of Windows."""
+    return b"\xef\xbb\xbf" + data.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
 def in_order(export: Export) -> None:
     """Sorted keys, as Dify writes them: see `written`."""
 
 
 def _varied(change: Callable[[Export], None], sort_keys: bool = False) -> Callable[[bytes], bytes]:
     def vary(data: bytes) -> bytes:
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        export = copy.deepcopy(yaml.load(data, Loader=loader))  # anchors are not to be shared
+        export = yaml.load(data, Loader=_Loader)
         change(export)
         return written(export, sort_keys)
 
@@ -181,7 +210,11 @@ VARIATIONS: dict[str, Callable[[bytes], bytes]] = {
     "short providers": _varied(short_providers),
     "nulls": _varied(nulls),
     "no model mode": _varied(without_model_mode),
+    "no models": _varied(without_models),
     "numbers as ids": _varied(numbers_as_ids),
     "bare edges": _varied(bare_edges),
     "null edges": _varied(null_edges),
+    "from the end": _varied(from_the_end),
+    "JSON": as_json,
+    "Windows": of_windows,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,23 @@ def test_strangers_in_the_folder(folder: AppFolder) -> None:
     (folder.path / app.id / "record.json").write_text("{}")
     with pytest.raises(FolderError, match=r"record\.json"):
         folder.list()
+    other, _ = folder.save(SMALL, name="other")
+    assert folder.load(other.id).name == "other"
+
+
+@pytest.mark.slow
+def test_imports_of_one_app_at_a_time(folder: AppFolder) -> None:
+    """None takes away the version that another has just made."""
+
+    def save_often(number: int) -> None:
+        for turn in range(20):
+            folder.save(SMALL + f"# {number} {turn}\n".encode())
+            folder.report("Small")
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(save_often, range(4)))
+    home = folder.path / folder.find("Small").id
+    assert sum(each.is_dir() for each in home.iterdir()) == 1
 
 
 def test_a_record_cannot_lead_elsewhere(folder: AppFolder) -> None:

@@ -98,6 +98,22 @@ def test_what_cannot_be_read(run: Command, arguments: tuple[str, ...]) -> None:
     assert found.stderr.startswith("triolet: ")
 
 
+def test_a_folder_that_cannot_be_used(run: Command) -> None:
+    """Not to be written, or broken: exit code 2 and a line that says which, no traceback."""
+    file = run.file(SMALL)
+    (run.home / "taken").write_text("a file")
+    found = run("import", file, "--dir", str(run.home / "taken" / "apps"))
+    assert found.exit_code == 2
+    assert found.output.startswith("triolet: ")
+    assert run("import", file, "--dir", "home").exit_code == 1
+    (bindings,) = (run.home / "home").glob("*/*/bindings.json")
+    bindings.unlink()
+    found = run("import", file, "--dir", "home")
+    assert found.exit_code == 2
+    assert "bindings.json" in found.output
+    assert run("import", file, "--dir", "home", "--fresh").exit_code == 1
+
+
 def test_a_graph_that_does_not_compile(run: Command) -> None:
     """It is imported, and the report says that it cannot run."""
     edges = [{"source": "start", "target": "nowhere"}]

@@ -95,7 +95,7 @@ def test_a_printed_secret_is_refused_where_it_is_read() -> None:
         ('[web]\nallow = ["10.0.0.0/99"]\n', "web.allow[0]", "expected a host such as"),
         ('[web]\nallow = ["a b"]\n', "web.allow[0]", "expected a host such as"),
         ('[web]\nproxy = "socks5://h:1"\n', "web.proxy", "http://host:port"),
-        ("[workflow]\napp_share = 0\n", "workflow.app_share", "greater than 0"),
+        ("[workflow]\napp_share = 7\n", "workflow.app_share", "greater than 0 and at most 1"),
         ("[workflow]\ntiers = [{}]\n", "workflow.tiers[0].name", "is missing"),
         (
             '[workflow]\ntiers = [{ name = "a" }, { name = "a" }]\n',

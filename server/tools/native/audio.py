@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from server.tools.native.given import Given
 from server.tools.native.native_tool import NativeTool, arguments
-from server.tools.native.requests import ask_json, multipart, send
+from server.tools.native.requests import ask_json, send
+from server.workflow.multipart import FormFile, boundary, encoded
 from server.workflow.services import Tool, ToolFailed, ToolOutput
 
 __all__ = ["tools"]
@@ -60,13 +61,14 @@ async def _listen(given: Given) -> ToolOutput:
         raise given.wrong("not a valid audio file")
     content = await given.services.files.read(file, MOST_AUDIO_BYTES)
     name = file.name or f"audio{file.extension or '.mp3'}"
-    upload = (name, file.mime_type or "application/octet-stream", content)
-    kind, body = multipart({"model": _model(given.text("model", "#whisper-1"))}, {"file": upload})
+    upload = FormFile("file", name, file.mime_type or "application/octet-stream", content)
+    mark = boundary()
+    body = encoded({"model": _model(given.text("model", "#whisper-1"))}, [upload], mark)
     found = await ask_json(
         given,
         "POST",
         f"{_base(given)}/audio/transcriptions",
-        headers=[*_headers(given), ("content-type", kind)],
+        headers=[*_headers(given), ("content-type", f"multipart/form-data; boundary={mark}")],
         content=body,
         read_s=300.0,
     )

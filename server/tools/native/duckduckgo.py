@@ -98,8 +98,11 @@ def _snippet(part: str) -> str:
 
 
 def _target(link: str) -> str:
-    """Where a result leads: its links go by way of DuckDuckGo."""
-    parts = urlsplit(link if "://" in link else "https:" + link)
+    """Where a result leads: its links go by way of DuckDuckGo. Empty for what is no link."""
+    try:
+        parts = urlsplit(link if "://" in link else "https:" + link)
+    except ValueError:
+        return ""
     if parts.path.endswith("/y.js"):
         return ""
     return parse_qs(parts.query).get("uddg", [link])[0]

@@ -64,9 +64,16 @@ def _reference(item: dict[str, Any]) -> dict[str, str]:
         "title": str(item.get("title") or item.get("question") or ""),
         "url": url,
         "content": str(item.get("snippet") or ""),
-        "site_name": source if isinstance(source, str) else urlsplit(url).netloc,
+        "site_name": source if isinstance(source, str) else _host(url),
         "date": str(item.get("date") or ""),
     }
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def _older(found: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +85,9 @@ def _older(found: dict[str, Any]) -> dict[str, Any]:
     results = found.get("organic_results")
     if isinstance(results, list):
         older["organic_results"] = [
-            {name: item.get(name, "") for name in ("title", "link", "snippet")} for item in results
+            {name: item.get(name, "") for name in ("title", "link", "snippet")}
+            for item in results
+            if isinstance(item, dict)
         ]
     return older
 

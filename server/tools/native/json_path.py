@@ -18,7 +18,7 @@ __all__ = ["Match", "PathError", "find", "parse"]
 MOST_MATCHES: Final = 10_000
 MOST_STEPS: Final = 64
 MOST_CHARACTERS: Final = 2_000
-MOST_VISITED: Final = 200_000
+MOST_VISITED: Final = 1_000_000
 
 
 class PathError(ValueError):
@@ -34,6 +34,7 @@ class Match(msgspec.Struct, frozen=True):
 
 
 Step: TypeAlias = Callable[[Match, "_Budget"], Iterator[Match]]
+Condition: TypeAlias = Callable[[Any, "_Budget"], bool]
 
 _NAME: Final = re.compile(r"[^\s.\[\]'\"()?*@]+")
 _INDEX: Final = re.compile(r"\[\s*(-?\d{1,9})\s*\]")
@@ -47,11 +48,7 @@ _FILTER: Final = re.compile(r"\[\s*\?\s*")
 
 def find(path: str, root: Any) -> list[Match]:
     """What the path leads to, in the order of the document. Raises `PathError`."""
-    budget = _Budget()
-    matches = [Match(root)]
-    for step in parse(path):
-        matches = [found for match in matches for found in step(match, budget)]
-    return matches
+    return _walk(parse(path), root, _Budget())
 
 
 class _Budget:
@@ -169,10 +166,10 @@ def _descending(step: Step) -> Step:
     return descend
 
 
-def _filtered(condition: Callable[[Any], bool]) -> Step:
+def _filtered(condition: Condition) -> Step:
     def step(match: Match, budget: _Budget) -> Iterator[Match]:
         for child in _children(match, budget):
-            if condition(child.value):
+            if condition(child.value, budget):
                 yield child
 
     return step
@@ -216,7 +213,7 @@ _COMPARISON: Final = re.compile(
 )
 
 
-def _condition(written: str) -> Callable[[Any], bool]:
+def _condition(written: str) -> Condition:
     text = written.strip()
     if text.startswith("(") and text.endswith(")"):
         text = text[1:-1]
@@ -224,26 +221,28 @@ def _condition(written: str) -> Callable[[Any], bool]:
         [_comparison(part) for part in re.split(r"&&|&", alternative)]
         for alternative in re.split(r"\|\||\|", text)
     ]
-    return lambda value: any(all(one(value) for one in every) for every in either)
+    return lambda value, budget: any(all(one(value, budget) for one in every) for every in either)
 
 
-def _comparison(written: str) -> Callable[[Any], bool]:
+def _comparison(written: str) -> Condition:
     found = _COMPARISON.fullmatch(written)
     if found is None:
         raise PathError(f"the filter {written[:60]!r} is not understood")
     steps = parse(found["path"].strip())
     if not found["sign"]:
-        return lambda value: bool(_walk(steps, value))
+        return lambda value, budget: bool(_walk(steps, value, budget))
     compare, wanted = _COMPARE[found["sign"]], _literal(found["value"])
 
-    def holds(value: Any) -> bool:
-        return any(_compared(compare, match.value, wanted) for match in _walk(steps, value))
+    def holds(value: Any, budget: _Budget) -> bool:
+        matches = _walk(steps, value, budget)
+        return any(_compared(compare, match.value, wanted) for match in matches)
 
     return holds
 
 
-def _walk(steps: list[Step], value: Any) -> list[Match]:
-    budget = _Budget()
+def _walk(steps: list[Step], value: Any, budget: _Budget) -> list[Match]:
+    """What the steps lead to. A walk that leads nowhere counts too: filters make many."""
+    budget.spend()
     matches = [Match(value)]
     for step in steps:
         matches = [found for match in matches for found in step(match, budget)]

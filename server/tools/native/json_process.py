@@ -19,6 +19,7 @@ __all__ = ["tools"]
 MOST_CHARACTERS: Final = 2_000_000
 _ON_LOOP_CHARACTERS: Final = 20_000
 _PATH: Final = "Where in it, as a JSONPath such as $.items[0].name."
+_GOES_FAR: Final = re.compile(r"\.\.|[?,]")
 _PIECE: Final = re.compile(r"([^.\[\]]+)|\[(\d{1,4})\]")
 _MOST_PADDED: Final = 1_000
 
@@ -82,9 +83,11 @@ def _told(do: Callable[[Given], ToolOutput]) -> Do:
 
 
 def _quick(given: Given) -> bool:
-    """Whether it is done in a millisecond: little JSON, and no path that goes through it all."""
+    """Whether it is done in a millisecond: little JSON, and no path that goes through it more than
+    once, as descents, filters and lists of names may."""
     path = str(given.value("json_filter") or given.value("query") or "")
-    return len(str(given.value("content", ""))) <= _ON_LOOP_CHARACTERS and ".." not in path
+    small = len(str(given.value("content", ""))) <= _ON_LOOP_CHARACTERS
+    return small and not _GOES_FAR.search(path)
 
 
 def _content(given: Given) -> Any:
@@ -121,7 +124,8 @@ def _parse(given: Given) -> ToolOutput:
 
 def _delete(given: Given) -> ToolOutput:
     root = _content(given)
-    for match in reversed(_matches(given, "query", root)):
+    places = {(id(match.holder), match.key): match for match in _matches(given, "query", root)}
+    for match in reversed(places.values()):
         if match.holder is not None:
             del match.holder[match.key]
     return ToolOutput(text=_written(given, root))

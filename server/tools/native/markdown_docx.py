@@ -85,9 +85,8 @@ class _Writer:
             return
         table = self._document.add_table(rows=len(rows), cols=width)
         table.style = self._style("Table Grid")
-        for number, row in enumerate(rows):
-            cells = table.rows[number].cells
-            for cell, inline in zip(cells, row, strict=False):
+        for number, (made, row) in enumerate(zip(table.rows, rows, strict=True)):
+            for cell, inline in zip(made.cells, row, strict=False):
                 self._inline(cell.paragraphs[0], inline, bold=number == 0)
 
     def _on_inline(self, token: Token) -> None:

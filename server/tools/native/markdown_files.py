@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Final
+from itertools import islice
+from typing import Final, TypeAlias, TypeVar
 
 import trio
 
@@ -22,6 +23,9 @@ from server.workflow.services import Tool, ToolFailed, ToolOutput
 from server.workflow.values import File
 
 __all__ = ["tools"]
+
+T = TypeVar("T")
+Table: TypeAlias = list[list[str]]
 
 MOST_CHARACTERS: Final = 1_000_000
 MOST_FILES: Final = 100
@@ -67,7 +71,7 @@ def _keep(given: Given, content: bytes, extension: str, kind: str, number: int =
     return given.services.files.keep(content, name=f"{stem}.{extension}", mime_type=kind)
 
 
-async def _made(work: Callable[[], bytes]) -> bytes:
+async def _made(work: Callable[[], T]) -> T:
     """Done in a thread: documents of this size take up to seconds."""
     try:
         return await trio.to_thread.run_sync(work, abandon_on_cancel=True)
@@ -109,27 +113,34 @@ async def _to_md(given: Given) -> ToolOutput:
     return ToolOutput(files=[_keep(given, content, "md", "text/markdown")])
 
 
-def _tables(given: Given) -> list[list[list[str]]]:
-    found = tables_of(_text(given))[:MOST_FILES]
+async def _tables(given: Given) -> list[Table]:
+    text = _text(given)
+    try:
+        found = await _made(lambda: tables_of(text)[:MOST_FILES])
+    except ValueError as error:
+        raise given.wrong(f"'md_text': {error}") from None
     if not found:
         raise ToolFailed("md_exporter: there is no table in 'md_text'", "ToolInvokeError")
     return found
 
 
 async def _to_csv(given: Given) -> ToolOutput:
-    written = [csv_of(rows).encode("utf-8-sig") for rows in _tables(given)]
+    tables = await _tables(given)
+    written = await _made(lambda: [csv_of(rows).encode("utf-8-sig") for rows in tables])
     return ToolOutput(files=_each(given, written, "csv", "text/csv"))
 
 
 async def _to_json(given: Given) -> ToolOutput:
     lines = given.text("output_style", "jsonl") == "jsonl"
-    written = [json_of(rows, lines=lines).encode() for rows in _tables(given)]
+    tables = await _tables(given)
+    written = await _made(lambda: [json_of(rows, lines=lines).encode() for rows in tables])
     extension = "jsonl" if lines else "json"
     return ToolOutput(files=_each(given, written, extension, "application/json"))
 
 
 async def _to_code(given: Given) -> ToolOutput:
-    blocks = list(code_blocks(_text(given)))[:MOST_FILES]
+    text = _text(given)
+    blocks = await _made(lambda: list(islice(code_blocks(text), MOST_FILES)))
     files = []
     for number, (language, source) in enumerate(blocks, 1):
         known = language in _EXTENSIONS_KNOWN
@@ -147,7 +158,7 @@ def _each(given: Given, written: list[bytes], extension: str, kind: str) -> list
 
 
 async def _to_xlsx(given: Given) -> ToolOutput:
-    tables = _tables(given)
+    tables = await _tables(given)
     as_text = given.flag("force_text_value", True)
     content = await _made(lambda: _workbook(tables, as_text=as_text))
     return ToolOutput(files=[_keep(given, content, "xlsx", _XLSX)])

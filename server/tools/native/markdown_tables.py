@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-__all__ = ["code_blocks", "csv_of", "json_of", "tables_of", "unwrapped"]
+__all__ = ["MOST_CELLS", "code_blocks", "csv_of", "json_of", "tables_of", "unwrapped"]
 
 _RULE: Final = re.compile(r"\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?")
 _LONGEST_RULE: Final = 4_000
+MOST_CELLS: Final = 1_000_000
 _CELL: Final = re.compile(r"(?<!\\)\|")
 _FENCE: Final = re.compile(r"(`{3,}|~{3,})\s*([\w+#.-]*)[^\n]*")
 
@@ -26,14 +27,18 @@ def unwrapped(text: str) -> str:
 
 
 def tables_of(text: str) -> list[list[list[str]]]:
-    """Each table as its rows, the head first. Rows are as long as the head."""
+    """Each table as its rows, the head first. Rows are as long as the head. Raises `ValueError` for
+    tables that fill the memory: a short row has all the cells of a long head."""
     lines = text.splitlines()
-    found, number = [], 0
+    found, number, cells = [], 0, 0
     while number + 1 < len(lines):
         if "|" in lines[number] and _is_rule(lines[number + 1]):
             end = number + 2
             while end < len(lines) and "|" in lines[end]:
                 end += 1
+            cells += (lines[number].count("|") + 1) * (end - number - 1)
+            if cells > MOST_CELLS:
+                raise ValueError(f"the tables have more than {MOST_CELLS} cells")
             found.append(_rows([lines[number], *lines[number + 2 : end]]))
             number = end
         else:

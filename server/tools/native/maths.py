@@ -19,6 +19,7 @@ _MOST_NODES: Final = 500
 _FAULTS: Final = (ValueError, ArithmeticError, TypeError, SyntaxError, RecursionError, MemoryError)
 _MOST_BITS: Final = 4_096
 """Of a whole number; what would be larger is refused before it is worked out."""
+_MOST_PLACES: Final = 1_000
 
 _BINARY: Final[dict[type[ast.operator], Callable[[Any, Any], Any]]] = {
     ast.Add: operator.add,
@@ -34,6 +35,15 @@ _UNARY: Final[dict[type[ast.unaryop], Callable[[Any], Any]]] = {
     ast.USub: operator.neg,
 }
 _NAMES: Final = {"pi": math.pi, "e": math.e, "tau": math.tau}
+
+
+def _rounded(number: float, places: int = 0) -> int | float:
+    """Python would work out ten to the power of any number of places."""
+    if abs(places) > _MOST_PLACES:
+        raise ValueError(f"round takes at most {_MOST_PLACES} places")
+    return round(number, places) if places else round(number)
+
+
 _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     **{name: getattr(math, name) for name in ("sqrt", "exp", "log", "log2", "log10", "log1p")},
     **{
@@ -46,7 +56,7 @@ _FUNCTIONS: Final[dict[str, Callable[..., Any]]] = {
     "arctan": math.atan,
     "ln": math.log,
     "abs": abs,
-    "round": round,
+    "round": _rounded,
     "min": min,
     "max": max,
 }

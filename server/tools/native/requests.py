@@ -12,7 +12,7 @@ import trio
 from server.tools.native.given import Given
 from server.workflow.services import ToolFailed, WebRequest, WebResponse
 
-__all__ = ["ask_json", "json_in", "multipart", "send"]
+__all__ = ["ask_json", "json_in", "send"]
 
 MOST_BYTES: Final = 10 * 1024 * 1024
 _ON_LOOP_BYTES: Final = 65_536
@@ -78,25 +78,3 @@ async def ask_json(given: Given, method: str, url: str, **how: Any) -> dict[str,
     if not isinstance(found, dict):
         raise ToolFailed(f"{given.provider} answered with no JSON object", "ToolInvokeError")
     return found
-
-
-_BOUNDARY: Final = "triolet-7d1c0f3a5b9e4826"
-
-
-def multipart(
-    fields: Mapping[str, str], files: Mapping[str, tuple[str, str, bytes]]
-) -> tuple[str, bytes]:
-    """A form's content type and bytes; a file is (name, media type, content)."""
-    parts = []
-    for name, value in fields.items():
-        head = f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n'
-        parts.append(head.encode() + value.encode() + b"\r\n")
-    for name, (filename, kind, content) in files.items():
-        plain = filename.replace('"', "_").replace("\r", "_").replace("\n", "_")
-        head = (
-            f'--{_BOUNDARY}\r\nContent-Disposition: form-data; name="{name}"; '
-            f'filename="{plain}"\r\nContent-Type: {kind}\r\n\r\n'
-        )
-        parts.append(head.encode() + content + b"\r\n")
-    parts.append(f"--{_BOUNDARY}--\r\n".encode())
-    return f"multipart/form-data; boundary={_BOUNDARY}", b"".join(parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from server.workflow.app import ModelRef
+from server.workflow.app import OPEN_MODEL, ModelRef
 from server.workflow.reading import GraphError, Reader
 from server.workflow.template import Template
 from server.workflow.values import Value, text_of
@@ -60,7 +60,7 @@ def model_of(found: Any, place: str) -> ModelRef:
     """The model that an agent is to use: exports say `model` or `name`. Raises `GraphError`."""
     if not isinstance(found, Mapping):
         raise GraphError(place, "an agent needs a model: expected {provider, model, mode}")
-    name = found.get("model") or found.get("name")
+    name = found.get("model") or found.get("name") or OPEN_MODEL
     if not isinstance(name, str):
         raise GraphError(place, "this model has no name")
     mode: Literal["chat", "completion"] = (

@@ -88,6 +88,8 @@ class ReactText:
         """Whether the last mark stands first in its line."""
         self._json = _Json()
         self._json_start = 0
+        self._braces_count = True
+        """Whether a brace may begin an action: until one was found to be left open."""
         self._json_then: Callable[[str], None] = self._bare_json
         self._final = False
         self._skip_bold = False
@@ -138,7 +140,9 @@ class ReactText:
         self._mark, self._mark_end = mark[0], mark.end()
         before = self._text[max(0, mark.start() - _LONGEST_MARK) : mark.start()]
         self._begins_line = not before.rstrip(" \t*#>-") or before.rstrip(" \t*#>-")[-1] == "\n"
-        if mark["brace"] is not None:
+        if mark["brace"] is not None and not self._braces_count:
+            self._thought.append(mark[0])
+        elif mark["brace"] is not None:
             self._at = mark.end() - 1
             self._begin_json(self._input_json if self._named else self._bare_json)
         elif mark["input"] is not None:
@@ -275,11 +279,19 @@ class ReactText:
             self._at = len(self._text)
             if not self._final:
                 return False
-            end = len(self._text)
+            end = self._left_open()
         self._at = self._seen = end
         self._state = self._in_thought
         self._json_then(self._text[self._json_start : end])
         return True
+
+    def _left_open(self) -> int:
+        """Where JSON without an end ends: an action takes all the rest, a mere brace itself."""
+        written = self._text[self._json_start :]
+        if self._json_then != self._bare_json or _SAYS_ACTION.search(written):
+            return len(self._text)
+        self._braces_count = False
+        return self._json_start + 1
 
     def _bare_json(self, written: str) -> None:
         """JSON without a mark before it: an action only if it says so."""

@@ -11,7 +11,7 @@ import msgspec
 from server.workflow.agents.parameters import Parameter
 from server.workflow.app import ToolRef
 from server.workflow.node import NodeRun
-from server.workflow.reading import Reader
+from server.workflow.reading import GraphError, Reader
 from server.workflow.services import Tool
 from server.workflow.variables import Variables
 
@@ -106,10 +106,12 @@ class Toolset:
         return [tool.definition() for tool in self]
 
 
-def entries_of(tools: Sequence[Any], place: str) -> tuple[ToolEntry, ...]:
+def entries_of(tools: Any, place: str) -> tuple[ToolEntry, ...]:
     """Read the list of an agent node (type, provider_name, parameters, settings, ...) or of an
     agent-chat app (provider_type, provider_id, tool_parameters). Those switched off are left out.
     Raises `GraphError`."""
+    if not isinstance(tools, list | tuple):
+        raise GraphError(place, f"expected a list of tools, got {tools!r}"[:200])
     entries = []
     for number, found in enumerate(tools):
         entry = Reader(

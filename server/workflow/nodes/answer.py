@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from server.workflow.node import Inline, NodeRun, Result
 from server.workflow.reading import Reader
+from server.workflow.sizes import Room
 from server.workflow.template import Segment, Template
 from server.workflow.values import File, Value, markdown_of
 from server.workflow.variables import MISSING, Selector
@@ -33,6 +34,7 @@ class Answer(Inline):
         find = run.variables.get
         parts: list[str] = []
         files: list[File] = []
+        room = Room()
         for segment in self.shows:
             if isinstance(segment, str):
                 parts.append(segment)
@@ -41,7 +43,7 @@ class Answer(Inline):
             if value is MISSING:
                 parts.append(".".join(segment))
                 continue
-            parts.append(markdown_of(value))
+            parts.append(room.take(markdown_of(value)))
             files += _files(value)
         return Result(outputs={"answer": "".join(parts), "files": files})
 

@@ -96,7 +96,9 @@ _WITHOUT_VALUE: Final = ("clear", "remove-first", "remove-last")
 
 
 def _apply(item: _Item, variables: Variables, app: App) -> Value:
-    """The variable's new value; MISSING to leave it as it is."""
+    """The variable's new value; MISSING to leave it as it is. A part of one cannot be set."""
+    if len(item.target) != 2:
+        raise ValueError(f"Variable {list(item.target)} not found")
     old = _found(variables, item.target)
     kind = _kind(item.target, old, app)
     check_operation(item.operation, kind, item.source is not None, _shown_type(kind, old))

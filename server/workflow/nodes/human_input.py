@@ -13,6 +13,7 @@ from server.workflow.events import InputRequired, InputTaken
 from server.workflow.node import NodeRun, Result, Task, Work
 from server.workflow.reading import Reader
 from server.workflow.services import Answer, Form
+from server.workflow.sizes import Room
 from server.workflow.template import Template
 from server.workflow.values import Value, text_of
 from server.workflow.variables import MISSING, Selector, Variables
@@ -144,4 +145,6 @@ def _shown(form: Form, defaults: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def _filled_in(content: str, values: Mapping[str, Value]) -> str:
-    return _FIELD.sub(lambda found: text_of(values.get(found[1])), content)
+    """Raises `TooLarge`."""
+    room = Room()
+    return _FIELD.sub(lambda found: room.take(text_of(values.get(found[1]))), content)

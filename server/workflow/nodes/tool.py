@@ -9,6 +9,7 @@ from server.workflow.app import ToolRef
 from server.workflow.node import GraphError, NodeError, NodeRun, Result, Task, Work
 from server.workflow.reading import Reader
 from server.workflow.services import ServiceFailed, ToolFailed, ToolOutput
+from server.workflow.sizes import Room
 from server.workflow.template import Template
 from server.workflow.tool_arguments import coerced
 from server.workflow.values import Value, plain
@@ -79,7 +80,7 @@ class ToolNode(Task):
         try:
             tool = await run.run.services.tools.find(self._tool, run)
             arguments = coerced(self._arguments(run, _required(tool.schema)), tool.schema)
-            output = await tool.call(arguments, self._settings, run)
+            output = await tool.call(arguments, dict(self._settings), run)
         except ServiceFailed as error:
             raise NodeError(error.message, error.type, inputs=_shown(arguments)) from None
         if output.text:
@@ -91,9 +92,10 @@ class ToolNode(Task):
 
     def _arguments(self, run: NodeRun, required: frozenset[str]) -> dict[str, Value]:
         arguments: dict[str, Value] = {}
+        room = Room()
         for name, given in self._inputs.items():
             if given.template is not None:
-                arguments[name] = given.template.text(run.variables)
+                arguments[name] = room.take(given.template.text(run.variables))
                 continue
             if not given.selector:
                 arguments[name] = given.value
@@ -121,7 +123,12 @@ def _is_input(value: Any) -> bool:
 
 
 def _is_given(value: Any) -> bool:
-    return value is not None and not (_is_input(value) and value["value"] is None)
+    """A variable that was not chosen is stored as an empty text or list."""
+    if not _is_input(value):
+        return value is not None
+    given = value["value"]
+    unchosen = value["type"] in ("variable", "file") and given in ("", [])
+    return given is not None and not unchosen
 
 
 def _read_input(value: Any, place: str) -> _Input:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from server.cli_run.given import GivenError, GivenFile, given_inputs
+from server.cli_run.given import GivenError, GivenFile, given_event, given_inputs
 from server.workflow.app import InputSpec
 
 SPECS = (
@@ -76,3 +76,11 @@ def test_an_app_without_inputs_says_so() -> None:
     """Where one is given all the same."""
     with pytest.raises(GivenError, match="it takes none"):
         given_inputs((), ["x=1"])
+
+
+def test_the_fields_of_an_event() -> None:
+    """Nobody declares them: JSON is what it says, all else is a text."""
+    written = ['message={"text": "a=b"}', "id=7", "ref=main"]
+    assert given_event(written) == {"message": {"text": "a=b"}, "id": 7, "ref": "main"}
+    with pytest.raises(GivenError, match="is not NAME=VALUE"):
+        given_event(["message"])

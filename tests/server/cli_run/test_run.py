@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import Mock
 from xml.etree import ElementTree
 
 import pytest
@@ -217,3 +218,28 @@ def test_an_imported_app_runs_by_its_name() -> None:
 def test_two_ways_of_showing_exclude_one_another() -> None:
     """As a usage error."""
     assert run(echo_workflow(), "-i", "q=x", "--json", "--events").exit_code == 2
+
+
+def test_a_tier_that_is_not_there_is_refused() -> None:
+    """Before anything runs, with those that are."""
+    result = run(echo_workflow(), "--input", "q=x", "--tier", "urgent")
+    assert result.exit_code == 2
+    assert "there is no tier 'urgent'; there are batch, interactive" in result.output
+
+
+def test_a_question_need_not_be_valid_text(replica: ScriptedReplica) -> None:
+    """What is no UTF-8 is replaced."""
+    Path("app.yml").write_text(chat(), encoding="utf-8")
+    arguments = ["run", "app.yml", *replica.pool()]
+    result = CliRunner().invoke(main, arguments, input=b"caf\xe9")
+    assert result.exit_code == 0, result.output
+
+
+def test_without_a_standard_input_a_question_must_be_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The process was started with it closed."""
+    monkeypatch.setattr("server.cli_run.command.sys", Mock(stdin=None, exit=sys.exit))
+    result = run(chat())
+    assert result.exit_code == 2
+    assert "a chat needs something to answer" in result.output

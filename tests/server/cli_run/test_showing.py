@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 
+import pytest
 import trio
 import trio.testing
 
@@ -28,6 +30,15 @@ class Slow(io.BytesIO):
 class Broken(io.BytesIO):
     def write(self, data: object) -> int:
         raise BrokenPipeError
+
+
+class Failing(io.BytesIO):
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self._error = error
+
+    def write(self, data: object) -> int:
+        raise self._error
 
 
 def chunk(text: str) -> Event:
@@ -112,3 +123,31 @@ def test_outputs_for_people_and_for_programs() -> None:
     assert '"filename": "a.png"' in value_text({"f": file})
     assert '"filename":"a.png"' in result_json({"outputs": {"f": [file]}})
     assert result_json({"x": 1 + 2j}) == '{"x":"(1+2j)"}\n'
+
+
+def test_half_a_character_is_shown_all_the_same() -> None:
+    """As a question mark: an argument or an answer need not be valid."""
+    assert json.loads(result_json({"a": "x\ud800"})) == {"a": "x?"}
+    assert json.loads(value_text({"a": "x\ud800", "b": 1}))["a"] == "x?"
+    output = Output(io.BytesIO())
+    TerminalSink(output, events=True).put(RunStarted(run_id="r", inputs={"q": "\udcff"}, at=1.0))
+
+
+async def test_an_output_that_cannot_be_written_says_why() -> None:
+    """Unless its reader just went away; without any output nothing is kept."""
+    full = OSError(28, "No space left")
+    for error, fault in ((full, "No space left"), (BrokenPipeError(), None)):
+        output = Output(Failing(error))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(output.run)
+            output.put("x")
+            await output.drain(0)
+            nursery.cancel_scope.cancel()
+        assert output.broken
+        assert output.fault == fault
+
+
+def test_without_a_standard_output_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process was started with it closed."""
+    monkeypatch.setattr("sys.stdout", None)
+    assert Output().broken

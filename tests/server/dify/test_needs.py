@@ -84,11 +84,14 @@ def test_models_without_a_provider(name: str, key: str) -> None:
 
 
 def test_a_node_without_a_model() -> None:
-    """No model was chosen: nothing can be bound, so that it is unsupported."""
-    found = report(node("ask", "llm", model={"provider": "", "name": ""}))
-    assert [each.place for each in found.of("unsupported")] == [
-        "workflow.graph.nodes[1].data.model"
-    ]
+    """No model was chosen: it needs one bound by a name that all such nodes share."""
+    ask = node("ask", "llm", model={"provider": "", "name": ""})
+    found = report(ask)
+    assert [each.place for each in found.of("warning")] == ["workflow.graph.nodes[1].data.model"]
+    assert [need.key for need in found.models] == ["model:default"]
+    bound = report(ask, bindings=Bindings(models={"default": "served"}))
+    assert bound.models[0].bound == "served"
+    assert bound.is_runnable
 
 
 def test_knowledge() -> None:
@@ -103,6 +106,9 @@ def test_knowledge() -> None:
         Bindings(knowledge={"lost": "handbook"}),
     )
     assert app.graph.nodes[1].data["dataset_ids"] == ["lost"]
+    assert found.is_runnable
+    found = report(look, bindings=Bindings(knowledge={"*": "handbook", "b": "pets"}))
+    assert [need.bound for need in found.knowledge] == ["handbook", "pets"]
     assert found.is_runnable
 
 

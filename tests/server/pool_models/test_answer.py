@@ -95,6 +95,16 @@ def test_calls_that_are_not_numbered(index: int | None) -> None:
     assert answer.tool_calls == (ToolCall("a", "f", '{"x":1}'), ToolCall("b", "g", '{"x":1}'))
 
 
+def test_calls_with_neither_number_nor_id() -> None:
+    """Each has a name of its own; what has none goes on with the last one."""
+    answer = Answer()
+    calls = [{"function": {"name": name, "arguments": '{"x":'}} for name in ("f", "f", "g")]
+    answer.feed(delta(tool_calls=calls))
+    answer.feed(delta(tool_calls=[{"function": {"arguments": "1}"}}]))
+    assert [call.name for call in answer.tool_calls] == ["f", "f", "g"]
+    assert [call.arguments for call in answer.tool_calls] == ['{"x":', '{"x":', '{"x":1}']
+
+
 def test_a_call_without_an_id_or_with_an_object() -> None:
     """It gets an id, and its arguments are JSON."""
     answer = Answer()

@@ -10,8 +10,9 @@ import trio
 import trio.testing
 
 from balancer.pool import PoolSettings
+from server.pool_models.body import make_body
 from server.workflow.app import Bindings, ModelRef
-from server.workflow.services import ModelFacts, ModelFailed, ToolCall, Usage
+from server.workflow.services import ChatCall, ModelFacts, ModelFailed, ToolCall, Usage
 from tests.balancer.relays import relay
 from tests.balancer.scripted import STREAM_HEAD, Act, ScriptedReplica, chunk, stream
 from tests.server.pool_models.calls import (
@@ -386,3 +387,11 @@ async def test_who_is_told_of_calls(autojump_clock: Clock) -> None:
         with trio.move_on_after(1):
             await models.chat(call_of(), run_of())
     assert told == [("run-1", 1)] * 3
+
+
+def test_a_body_is_written_once_for_each_name() -> None:
+    """It may have many megabytes, and is asked for before the call and for it."""
+    body = make_body(ChatCall(model=ModelRef("p", "m"), messages=[]))
+    assert body.for_model("a") is body.for_model("a")
+    assert body.for_model("b").startswith(b'{"model":"b",')
+    assert body.for_model("a").startswith(b'{"model":"a",')

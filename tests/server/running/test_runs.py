@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import msgspec
 import pytest
 import trio
+import trio.testing
 
 from server.running.calls import AppCalls
 from server.running.conversation import MOST_MESSAGES, Conversation
 from server.running.runs import Running
 from server.workflow.app import App, GraphSpec
-from server.workflow.capacity import Capacity
+from server.workflow.capacity import Capacity, Load
 from server.workflow.engine import Stop
 from server.workflow.events import Event, RunFinished
+from server.workflow.graph import Graph, compile_graph
 from server.workflow.inputs import InputError
 from server.workflow.limits import Limits
-from server.workflow.node import Run
+from server.workflow.node import NodeRun, Result, Run
 from server.workflow.reading import GraphError
 from server.workflow.services import ToolFailed
 from server.workflow.values import File
@@ -36,6 +39,7 @@ from tests.server.running.exports import (
     variable,
 )
 from tests.server.workflow.fakes import FakeRun, services
+from tests.server.workflow.graphs import TYPES, Wait, go, graph
 
 
 class Kept:
@@ -218,6 +222,65 @@ async def test_an_app_runs_as_a_tool() -> None:
     """One level deeper, and gives its outputs."""
     made = calls(app_of(echo_workflow()))
     assert await made.run("test", {"q": "deep"}, caller()) == {"result": "deep"}
+
+
+async def test_runs_that_call_runs_do_not_hold_the_slots_they_need(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tool of any type may be bound to a workflow, so its node stands in a slot; with as many
+    callers as slots all get through, and all slots are back."""
+    app = app_of(echo_workflow())
+    inner = graph({"w": {"type": "wait", "s": 1}}, "start > w")
+    capacity = Capacity({("interactive", "io"): 2}, share=1)
+    made = AppCalls({"test": app}.get)
+    made.running = Running(services(), capacity, Limits(time_s=60))
+    monkeypatch.setattr(made.running, "graph_of", lambda app: inner)
+
+    class Call(Wait):
+        async def execute(self, run: NodeRun) -> Result:
+            return Result(outputs=await made.run("test", {"q": "x"}, run))
+
+    monkeypatch.setitem(TYPES, "call", Call)
+    outer, ended = graph({"c": {"type": "call"}}, "start > c"), []
+
+    async def one() -> None:
+        result, _ = await go(outer, capacity=capacity, limits=Limits(time_s=60))
+        ended.append(result.status)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(one)
+    assert ended == ["succeeded"] * 3
+    assert capacity.load()["interactive", "io"] == Load(slots=2, used=0, waiting=0)
+
+
+async def test_an_app_that_asks_a_person_is_no_tool(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails at once: nobody would see the form, and the caller would wait for its limit."""
+    made = calls(app_of(echo_workflow()))
+    asking = graph({"p": {"type": "ask", "s": 100_000}}, "start > p")
+    monkeypatch.setattr(made.running, "graph_of", lambda app: asking)
+    with pytest.raises(ToolFailed, match="test: p asks a person"):
+        await made.run("test", {"q": "x"}, caller())
+    assert trio.current_time() < 1
+
+
+async def test_a_large_graph_is_compiled_beside_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, in a thread; a small one at once."""
+    threads: list[bool] = []
+
+    def compiling(*given: Any) -> Graph:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return compile_graph(*given)
+
+    monkeypatch.setattr("server.running.runs.compile_graph", compiling)
+    ends = [node(f"e{number}", "end", outputs=[]) for number in range(101)]
+    large = app_of(export(start(), *ends))
+    made = running()
+    for app in (large, large, app_of(echo_workflow())):
+        await made.run_app(app, {"q": "x"} if app is not large else {})
+    assert threads == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -332,6 +333,13 @@ def test_events_are_read_from_any_pieces(size: int) -> None:
         ("message", "", ""),
         ("message", "last", ""),
     ]
+
+
+def test_many_short_lines_take_linear_time() -> None:
+    """Each is looked for from where the last one ended, and no further than its own end."""
+    began = time.perf_counter()
+    assert list(EventStream().feed(b"\n" * 500_000)) == []
+    assert time.perf_counter() - began < 3
 
 
 def test_an_endless_event_is_cut_off() -> None:

@@ -324,3 +324,30 @@ def test_servers_are_relative_to_the_document() -> None:
     assert document.operations["x_get"].server == "https://a.example/v2"
     document = read_document(data, "http://b.example")
     assert document.operations["x_get"].server == "http://b.example"
+
+
+def test_schemas_beyond_the_limit_cost_nothing() -> None:
+    """A wide schema that thousands of parameters refer to is not gone through for each."""
+    wide: dict[str, Any] = {"properties": {f"p{n}": {} for n in range(19_000)}}
+    parameters = [
+        {"name": f"q{n}", "in": "query", "schema": {"$ref": "#/components/schemas/wide"}}
+        for n in range(2_000)
+    ]
+    document = {
+        "openapi": "3.0.0",
+        "components": {"schemas": {"wide": wide}},
+        "paths": {"/x": {"get": {"parameters": parameters}}},
+    }
+    began = time.perf_counter()
+    assert len(read_document(document).operations) == 1
+    assert time.perf_counter() - began < 2
+
+
+@pytest.mark.parametrize(
+    "line", ["a{n}: &a{n} [*a{m}, *a{m}]", "a{n}: &a{n} {{<<: [*a{m}, *a{m}]}}"]
+)
+def test_aliases_are_counted_as_written_out(line: str) -> None:
+    """Whoever looks at such a document later, or shows it to a model, would never end."""
+    text = "a0: &a0 {x: 1}\n" + "".join(f"{line.format(n=n, m=n - 1)}\n" for n in range(1, 40))
+    with pytest.raises(DocumentError, match="aliases written out"):
+        parse(text)

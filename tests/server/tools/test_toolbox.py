@@ -155,8 +155,8 @@ async def test_openapi_from_text_file_url_and_mapping(tmp_path: Path) -> None:
             run = run_with({"p": {"openapi": given, "auth": {"bearer": "t"}}})
             found = await tools.find(ref("p", "hi", "api"), run)
             assert (await found.call({}, {}, run)).json == [["/hi", "Bearer t"]]
-        run = run_with({"p": {"openapi": f"{server.url}/doc"}})
         for _ in range(2):
+            run = run_with({"p": {"openapi": f"{server.url}/doc"}})
             found = await tools.find(ref("p", "hi", "api"), run)
             assert (await found.call({}, {}, run)).json == [["/hi", None]]
         assert [asked.path for asked in server.asked].count("/doc") == 1

@@ -55,6 +55,7 @@ class FakeRun:
         self.told: list[tuple[type[OfNode], dict[str, Any]]] = []
         self.written: list[tuple[tuple[str, ...], Value]] = []
         self.drained = 0
+        self.slots_left = 0
 
     def stream(self, name: str, text: str) -> None:
         self.streamed.append((name, text))
@@ -64,6 +65,9 @@ class FakeRun:
 
     async def drain(self) -> None:
         self.drained += 1
+
+    def leave_slot(self) -> None:
+        self.slots_left += 1
 
     def write(self, selector: Selector, value: Value) -> None:
         self.written.append((tuple(selector), value))

@@ -190,12 +190,43 @@ async def test_text_of_a_failed_try_that_was_not_shown_is_dropped(
     assert result.outputs["answer"] == "slow ab"
 
 
+async def test_default_values_choose_no_branch() -> None:
+    """A branch that fails ends the run; not all of its ways are taken."""
+    branch = {"type": "pick", "pick": "", "error_strategy": "default-value"}
+    compiled = graph({"b": branch, "x": {}, "y": {}}, "start > b:one > x", "start > b:two > y")
+    result, sink = await go(compiled)
+    assert sink.order == "run_started +start -start +b -b!failed run_finished"
+    assert result.error == "Branch node b completed without selecting a branch"
+
+
+@pytest.mark.parametrize("strategy", ["default-value", "fail-branch"])
+async def test_text_of_a_failure_that_was_not_shown_gives_way_to_what_it_gives_out(
+    strategy: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Clients read the same text as the run's outputs have."""
+    default = [{"key": "text", "type": "string", "value": "sorry"}]
+    failing = {"error_strategy": strategy, "default_value": default}
+    compiled = graph(
+        {
+            "slow": {"type": "wait", "s": 9, "pieces": ["slow "]},
+            "w": {"type": "wait", "fails": 9, "pieces": ["half"], **failing},
+            "z": answer("{{#slow.text#}}{{#w.text#}}"),
+        },
+        "start > slow > z",
+        f"start > w:{'fail-branch' if strategy == 'fail-branch' else 'source'} > z",
+    )
+    result, sink = await go(compiled)
+    assert sink.text == ("slow sorry" if strategy == "default-value" else "slow ")
+    assert result.outputs["answer"].startswith(sink.text)
+
+
 @pytest.mark.parametrize(
     ("error", "message", "kind"),
     [
         (WebFailed("no way there", "ConnectError"), "no way there", "ConnectError"),
         (ExceptionGroup("", [NodeError("inside", "X")]), "inside", "X"),
         (ExceptionGroup("", [ExceptionGroup("", [ToolFailed("t", "Y")])]), "t", "Y"),
+        (ExceptionGroup("", [NodeError("first", "X"), ToolFailed("t", "Y")]), "first", "X"),
     ],
 )
 async def test_what_a_service_could_not_do(error: Exception, message: str, kind: str) -> None:

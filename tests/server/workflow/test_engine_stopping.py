@@ -11,7 +11,7 @@ import trio.testing
 from server.workflow import engine
 from server.workflow.capacity import Capacity
 from server.workflow.engine import Stop
-from server.workflow.events import NodeFinished, NodeStarted, RunFinished
+from server.workflow.events import NodeFinished, NodeStarted, RoundStarted, RunFinished
 from server.workflow.graph import Graph
 from server.workflow.limits import Limits
 from tests.server.workflow.graphs import Recorder, answer, go, graph, new_run
@@ -59,6 +59,14 @@ async def test_a_stop_may_come_before_the_run() -> None:
     assert sink.order == "run_started run_finished"
 
 
+async def test_a_run_that_is_stopped_before_it_begins_shows_nothing() -> None:
+    """Not even the text that no node holds back."""
+    stop = Stop()
+    stop()
+    _, sink = await go(graph({"z": answer("hello")}, "start > z"), stop=stop)
+    assert sink.order == "run_started run_finished"
+
+
 async def test_the_time_limit_interrupts(autojump_clock: trio.testing.MockClock) -> None:
     """A node that hangs does not hold the run."""
     result, sink = await go(waiting(), limits=Limits(time_s=3))
@@ -75,6 +83,22 @@ async def test_steps_are_limited() -> None:
     assert sink.order == "run_started +start -start +a -a +b -b run_finished"
     result, _ = await go(compiled, limits=Limits(steps=4))
     assert result.status == "succeeded"
+
+
+@pytest.mark.parametrize("kind", ["loop", "iteration"])
+async def test_no_round_begins_once_the_run_is_over(
+    kind: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Rounds that do nothing count as steps, too, and the last one is the last."""
+    container = {"type": kind, "start_node_id": "s", "loop_count": 10_000}
+    nodes: dict[str, dict[str, Any]] = {
+        "c": {**container, "iterator_selector": ["start", "xs"], "output_selector": ["c", "item"]},
+        "s": {"type": f"{kind}-start", "parent": "c"},
+    }
+    compiled = graph(nodes, "start > c")
+    result, sink = await go(compiled, {"xs": list(range(10_000))}, limits=Limits(steps=10))
+    assert result.error == "Maximum execution steps exceeded: 11 > 10"
+    assert len(sink.of(RoundStarted)) == 9
 
 
 async def test_a_cancelled_caller_hears_of_the_end_first(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.workflow.app import EdgeSpec, GraphSpec, NodeSpec
-from server.workflow.graph import compile_graph
+from server.workflow.graph import begins_with_an_event, compile_graph
 from server.workflow.node import GraphError
 from tests.server.workflow.graphs import answer, graph, make
 
@@ -19,6 +19,21 @@ def nodes(*ids: str, **fields: Any) -> tuple[NodeSpec, ...]:
 
 
 START = nodes("start", type="start")
+
+
+@pytest.mark.parametrize(
+    ("types", "expected"),
+    [
+        (("start",), False),
+        (("trigger-webhook",), True),
+        (("say", "trigger-plugin", "start"), True),
+        (("start", "trigger-schedule"), False),
+    ],
+)
+def test_what_a_run_begins_with(types: tuple[str, ...], expected: bool) -> None:
+    """The first of the roots, as in the compiled graph."""
+    spec = GraphSpec(tuple(NodeSpec(id=type, type=type) for type in types), ())
+    assert begins_with_an_event(spec) is expected
 
 
 def test_a_graph_is_numbered_in_the_order_of_the_file() -> None:

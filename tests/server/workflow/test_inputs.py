@@ -57,6 +57,7 @@ TAKEN: list[tuple[InputSpec, Any, Any]] = [
     (spec("external_data_tool"), "a", "a"),
     (spec("file"), {"transfer_method": "local_file", "upload_file_id": "u1"}, UPLOADED),
     (spec("file-list"), [], []),
+    (spec("paragraph"), "a\x00\ud83d\u00e9", "a?\u00e9"),
     (
         spec("file-list", max_length=1),
         [{"transfer_method": "local_file", "upload_file_id": "u1", "type": "document"}],

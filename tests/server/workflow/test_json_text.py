@@ -70,3 +70,19 @@ async def test_hostile_texts_end(unit: str, monkeypatch: pytest.MonkeyPatch) -> 
     begun = time.perf_counter()
     await json_in("{" + unit * (60_000 // len(unit)))
     assert time.perf_counter() - begun < 1
+
+
+def test_the_time_limit_ends_json_repair_and_nothing_else() -> None:
+    """The garbage collector runs finalizers in any thread; an error there would be lost, and the
+    limit with it."""
+    from server.workflow.json_text import _repaired, _time_limit
+
+    def finalizer() -> str:
+        return "whole"
+
+    with _time_limit(-1):
+        assert finalizer() == "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.workflow.json_text._REPAIR_S", -1)
+        assert _repaired("{a: 1") is NO_JSON
+    assert _repaired("{a: 1") == {"a": 1}

@@ -54,6 +54,8 @@ def test_selectors(found: Any, selector: tuple[str, ...]) -> None:
         ("text", {}),
         ("flag", []),
         ("number", "many"),
+        ("number", float("nan")),
+        ("number", 10**400),
         ("whole", float("inf")),
         ("whole", float("nan")),
         ("table", []),

@@ -30,6 +30,19 @@ def test_a_tree_may_refer_to_itself() -> None:
     assert schema.complaint({"name": "a", "below": [{}]}) is not None
 
 
+def choices(number: int, referred: int) -> dict[str, Any]:
+    """One long list of choices that many properties refer to."""
+    return {
+        "definitions": {"a": {"enum": list(range(number))}},
+        "properties": {f"p{n}": {"$ref": "#/definitions/a"} for n in range(referred)},
+    }
+
+
+def test_long_lists_of_choices_are_taken() -> None:
+    """Countries, time zones and the like, in several places."""
+    assert Schema(choices(300, referred=50)).complaint({"p1": 400}) is not None
+
+
 def doubling(levels: int) -> dict[str, Any]:
     """Each level asks the next one twice."""
     definitions: dict[str, Any] = {
@@ -48,6 +61,7 @@ def doubling(levels: int) -> dict[str, Any]:
         ({"$ref": "http://127.0.0.1:9/schema"}, "not followed"),
         ({"$ref": "file:///etc/passwd"}, "not followed"),
         (doubling(30), "more than 20000 subschemas"),
+        (choices(50_000, referred=2_000), "more than 20000 subschemas"),
         ({"allOf": [{"$ref": "#"}, {"$ref": "#"}]}, "refers to itself"),
         ({"properties": {"x": {"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}}}, "refers to itself"),
     ],

@@ -16,6 +16,14 @@ def test_texts(text: str, tokens: int) -> None:
     assert estimate_tokens(text) == tokens
 
 
+def test_a_long_text_is_estimated_by_samples() -> None:
+    """About as its parts are, and no pattern walks over all of it."""
+    page = "Sehr schöne Grüße. 你好世界这是一个测试。" * 40
+    assert estimate_tokens(page * 500) == pytest.approx(500 * estimate_tokens(page), rel=0.05)
+    halves = "ü" * 200_000 + "你" * 200_000
+    assert estimate_tokens(halves) == pytest.approx(190_000, rel=0.05)
+
+
 def test_messages() -> None:
     """Each has its frame; a picture counts as one, whatever its bytes."""
     text = {"role": "user", "content": "x" * 40}

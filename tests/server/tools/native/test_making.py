@@ -6,9 +6,12 @@ import base64
 import contextlib
 import io
 import json
+import time
 from typing import Any
 
 import pytest
+import trio
+import trio.lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -85,6 +88,8 @@ HOSTILE = [
     "1/0",
     "[1]",
     "f(1)",
+    "round(5, -10**9)",
+    "round(5, 0.5)",
 ]
 
 
@@ -195,6 +200,34 @@ async def test_json_is_looked_up_and_changed(
     assert result.text == text if text is not None else "not understood" in result.text
 
 
+@pytest.mark.slow
+async def test_paths_that_go_far_leave_the_loop_free() -> None:
+    """A filter with hundreds of comparisons is worked out in a thread, and has its limits."""
+    content = json.dumps([1] * 9_000)
+    path = f"$[?({'&&'.join(['@==1'] * 300)})]"
+    waited = 0.0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_parse, content, path, nursery.cancel_scope)
+        while not nursery.cancel_scope.cancel_called:
+            began = time.perf_counter()
+            await trio.lowlevel.checkpoint()
+            waited = max(waited, time.perf_counter() - began)
+    assert waited < 0.5
+
+
+async def _parse(content: str, path: str, done: trio.CancelScope) -> None:
+    result = await call("json_process", "parse", {"content": content, "json_filter": path})
+    assert "more than" in result.text
+    done.cancel()
+
+
+async def test_what_a_path_finds_twice_is_deleted_once() -> None:
+    """Descents overlap."""
+    arguments = {"content": '{"a": {"a": {"b": 1, "c": 2}}}', "query": "$..a..b"}
+    result = await call("json_process", "json_delete", arguments)
+    assert json.loads(result.text) == {"a": {"a": {"c": 2}}}
+
+
 async def test_json_process_tells_what_is_wrong_as_its_text() -> None:
     """Flows go on with the message, as they do in Dify."""
     result = await call("json_process", "parse", {"content": "```json", "json_filter": "a"})
@@ -270,6 +303,14 @@ async def test_markdown_without_a_table_is_named() -> None:
         await call("md_exporter", "md_to_csv", {"md_text": "hi"}, files=FakeFiles())
 
 
+async def test_tables_do_not_fill_the_memory() -> None:
+    """Short rows under a very long head would each be as long as it."""
+    text = "|" * 20_000 + "\n|-|\n" + "|\n" * 20_000
+    for name in ("md_to_csv", "md_to_json", "md_to_xlsx"):
+        with pytest.raises(ToolFailed, match="more than 1000000 cells"):
+            await call("md_exporter", name, {"md_text": text}, files=FakeFiles())
+
+
 async def test_images_are_drawn() -> None:
     """By any service with OpenAI's endpoint; the image is kept as a file."""
     encoded = base64.b64encode(b"PNG").decode()
@@ -299,6 +340,8 @@ async def test_speech_is_made_and_written_down() -> None:
     assert heard.text == "hello"
     content = web.requests[0].content or b""
     assert b'filename="speech.mp3"' in content
+    mark = dict(web.requests[0].headers)["content-type"].partition("boundary=")[2]
+    assert content.endswith(f"--{mark}--\r\n".encode())
     assert b"MP3" in content
 
 

@@ -77,6 +77,7 @@ async def test_duckduckgo_reads_its_page() -> None:
     <a class="result__snippet" href="x">It &amp; <b>more</b>
     text</a></div>
     <a class="result__a" href="https://c.example">C</a>
+    <a class="result__a" href="https://[no-address">D</a>
     """
     web = FakeWeb(answered(page.encode(), "text/html"))
     result = await call("duckduckgo", "ddgo_search", {"query": "a b"}, web=web)
@@ -149,6 +150,16 @@ async def test_google_gives_both_its_old_and_its_new_form() -> None:
         {"title": "T", "link": "https://a.example/x", "snippet": "S"}
     ]
     assert found["title"] == "K"
+
+
+async def test_google_takes_any_link() -> None:
+    """What is no address names no site, and what is no result is left out."""
+    web = FakeWeb({"organic_results": [{"title": "T", "link": "https://[x"}, "odd"]})
+    bound = {"serpapi_api_key": "k"}
+    result = await call("google", "google_search", {"query": "q"}, bound=bound, web=web)
+    (found,) = result.json
+    assert [each["site_name"] for each in found["search_results"]] == [""]
+    assert [each["title"] for each in found["organic_results"]] == ["T"]
 
 
 async def test_firecrawl_scrapes() -> None:

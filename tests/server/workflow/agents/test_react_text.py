@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -22,6 +23,12 @@ def read(text: str, *cuts: int) -> tuple[str, Reading]:
 
 
 TEXTS: list[tuple[str, tuple[Action | Broken, ...], str | None]] = [
+    ("Thought: in C\n{ int x;\n{ int y;\nFinal Answer: done {", (), "done {"),
+    (
+        'Thought: open\n{ so\nAction: s\nAction Input: {"q": 1}',
+        (Action("s", {"q": 1}),),
+        None,
+    ),
     (
         'Thought: look\nAction: {"action": "s", "action_input": {"q": 1}}',
         (Action("s", {"q": 1}),),
@@ -114,6 +121,14 @@ def test_any_text_reads_the_same_in_any_pieces(text: str, cuts: list[int]) -> No
     whole = read(text)
     assert read(text, *cuts) == whole
     assert read(text, *range(1, len(text))) == whole
+
+
+def test_many_open_braces_take_linear_time() -> None:
+    """They are given up together."""
+    began = time.perf_counter()
+    _, reading = read("Thought: x" + "\n{ a" * 20_000 + "\nFinal Answer: b")
+    assert reading.answer == "b"
+    assert time.perf_counter() - began < 2
 
 
 def test_answer_is_handed_out_as_it_comes() -> None:

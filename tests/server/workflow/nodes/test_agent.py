@@ -423,6 +423,14 @@ def test_agent_without_a_model_is_refused_with_its_place() -> None:
         node("agent", {"agent_strategy_name": "ReAct", "agent_parameters": {}})
 
 
+def test_tools_that_are_no_list_are_refused() -> None:
+    """With their place."""
+    settings = data()
+    settings["agent_parameters"]["tools"] = {"type": "constant", "value": 7}
+    with pytest.raises(GraphError, match=r"agent_parameters\.tools: expected a list of tools"):
+        node("agent", settings)
+
+
 def test_variables_that_it_reads_are_named() -> None:
     """Those of its parameters and of its tools' settings."""
     given = entry(

@@ -120,6 +120,13 @@ async def test_refusals(value: Any, operation: str, by: str, given: Any, message
     assert run.written == []
 
 
+@pytest.mark.parametrize("target", [[], ["conversation"], ["conversation", "x", "a"]])
+async def test_only_whole_variables_are_set(target: list[str]) -> None:
+    """A part of an object is no variable: setting it would replace the object."""
+    with pytest.raises(NodeError, match="not found"):
+        await done({"a": "b"}, [item("set", "c", target=target)])
+
+
 async def test_declared_types_count() -> None:
     """An empty list is one of what it was declared to hold; so is a number that is whole."""
     append = [item("append", ["n", "y"], by=BY)]

@@ -407,6 +407,41 @@ async def test_secrets_are_masked_in_the_log() -> None:
     assert sent.log.count("*" * 12) == 4
 
 
+async def test_secrets_are_masked_in_errors() -> None:
+    """Clients and fail branches read them."""
+    body = {"type": "json", "data": [{"type": "text", "value": "no JSON: {{#env.TOKEN#}}"}]}
+    sent = await send(body=body)
+    assert sent.error is not None
+    assert sent.error.message == str(sent.error) == f"Failed to parse JSON: no JSON: {'*' * 12}"
+    refused = WebFailed(f"{URL}?key=s3cr3t%2Ftok%20en is refused", "WebError")
+    sent = await send(refused, params="key: {{#env.TOKEN#}}")
+    assert sent.error is not None
+    assert "s3cr3t" not in sent.error.message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"type": "raw-text", "data": "\ud83d"},
+        {"type": "json", "data": [{"type": "text", "value": '"\\ud83d"'}]},
+        {"type": "x-www-form-urlencoded", "data": [{"key": "\ud83d", "value": "\ud83d"}]},
+        {"type": "form-data", "data": [{"key": "\ud83d", "value": "\ud83d"}]},
+    ],
+)
+async def test_half_a_surrogate_pair_is_sent_as_a_question_mark(body: Any) -> None:
+    """Models and JSON make such texts; they are no bytes of UTF-8."""
+    key = {"type": "basic", "api_key": "me:\ud83d"}
+    sent = await send(
+        url=URL + "/\ud83d",
+        body=body,
+        params="q: \ud83d",
+        authorization={"type": "api-key", "config": key},
+    )
+    assert sent.error is None
+    assert sent.request.url == f"{URL}/?&q=%3F"
+    assert b"?" in (sent.request.content or b"") or b"%3F" in (sent.request.content or b"")
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

@@ -8,6 +8,7 @@ import pytest
 import trio
 import trio.testing
 
+from server.workflow.app import OPEN_MODEL, ModelRef
 from server.workflow.events import ReasoningChunk
 from server.workflow.node import GraphError, NodeError, Result, Run
 from server.workflow.services import Message, ModelFacts, ModelFailed, ServiceFailed, Usage
@@ -594,10 +595,16 @@ async def test_cancelled(autojump_clock: trio.testing.MockClock) -> None:
     assert scope.cancelled_caught
 
 
+async def test_no_model_is_chosen() -> None:
+    """It asks for the one that stands for those left open."""
+    models = ScriptedModels(Says(pieces=["Go"]))
+    await ask({**llm(), "model": {"provider": "", "name": ""}}, models)
+    assert models.calls[0].model == ModelRef("", OPEN_MODEL)
+
+
 @pytest.mark.parametrize(
     ("data", "place"),
     [
-        ({"model": {}}, "model.name"),
         ({"model": MODEL, "prompt_template": "x"}, "prompt_template"),
         (llm(("robot", "x")), r"prompt_template\[0\].role"),
         ({"model": "x"}, "model"),

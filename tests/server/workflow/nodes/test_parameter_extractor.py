@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.workflow.extracted import Parameter, read_values
+from server.workflow.extracted import Parameter, read_parameter, read_values
 from server.workflow.node import GraphError, NodeError, Result, Run
+from server.workflow.reading import Reader
 from server.workflow.services import ModelFacts, ModelFailed, ToolCall, Usage
 from server.workflow.values import kind_of
 from tests.server.workflow.fakes import FakeRun, app, execute, node, services
@@ -175,6 +176,15 @@ def test_wrong_parameters(parameter: dict[str, Any], place: str) -> None:
     """Told at import, with their place."""
     with pytest.raises(GraphError, match=place):
         node("parameter-extractor", data(parameters=[parameter]))
+
+
+def test_options_are_those_of_a_text() -> None:
+    """Exports keep them when the type is changed to a list; no list is one of them."""
+    kept = read_parameter(
+        Reader({"name": "a", "type": "array[string]", "options": ["x", "y"]}, "at")
+    )
+    assert "enum" not in kept.schema
+    assert read_values([kept], {"a": ["x"]}).reason is None
 
 
 TYPES = ["string", "number", "boolean"]

@@ -172,6 +172,24 @@ def test_wrong_data_is_refused(fields: Any) -> None:
         node("tool", data(**fields))
 
 
+@pytest.mark.parametrize("kind", ["variable", "file"])
+@pytest.mark.parametrize("unchosen", ["", [], None])
+async def test_a_variable_that_was_not_chosen_is_absent(kind: str, unchosen: Any) -> None:
+    """Editors store what nobody filled in; the app runs without it."""
+    tool, _, _ = await call(tool_parameters={"q": {"type": kind, "value": unchosen}})
+    assert tool.called == [({}, {})]
+
+
+async def test_runs_do_not_share_settings() -> None:
+    """What a tool does to its settings is gone with the run."""
+    tool = FakeTool(ToolOutput(text="found"), {"type": "object"})
+    compiled = node("tool", data(tool_configurations={"depth": 1}))
+    for _ in range(2):
+        await execute(compiled, FakeRun(VARIABLES, tools=FakeTools(tool)))
+        assert tool.called[-1][1] == {"depth": 1}
+        tool.called[-1][1].clear()
+
+
 def test_workflows_hold_no_slot() -> None:
     """A tool that is a workflow leaves its slot to the nodes that it waits for."""
     assert node("tool", data(provider_type="workflow")).work == "none"
