@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,12 @@ import trio
 from server.sandbox import frames
 from server.sandbox.zygote import COMMAND
 
-__all__ = ["Child", "ChildLost", "Profile", "Zygote"]
+__all__ = ["Child", "ChildLost", "Profile", "Zygote", "python_command"]
 
 _START_S = 30.0
 _END_S = 5.0
 _READY_BYTES = 64 * 1024
-_BOOT = "import sys; sys.path[:0] = {paths!r}; from server.sandbox.zygote import main; main()"
+_BOOT = "import sys; sys.path[:0] = {paths!r}; from {module} import main; main()"
 
 
 class ChildLost(Exception):
@@ -64,8 +66,10 @@ class Ready(msgspec.Struct):
 class Child:
     """A worker, from the request to fork it until its end. It takes one job."""
 
-    def __init__(self, zygote: Zygote, sock: trio.socket.SocketType) -> None:
+    def __init__(self, zygote: Zygote, number: int, sock: trio.socket.SocketType) -> None:
         self.pid: int | None = None
+        self._number = number
+        self._ended = False
         self._hello = b""
         self._zygote = zygote
         self._socket = sock
@@ -92,13 +96,14 @@ class Child:
     def end(self) -> None:
         """Kill it, whatever it does. Synchronous; may be called twice."""
         self._socket.close()
-        if self.pid is None:  # it finds its socket closed when it says hello
+        if self._ended or not self._zygote.alive:
             return
+        self._ended = True
         pid, self.pid = self.pid, None
-        if self._zygote.alive:
+        if pid is not None:  # otherwise the zygote kills it, a little later
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
-            self._zygote.tell(b"E", pid)
+        self._zygote.tell(b"E", self._number)
 
     async def _send(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -141,6 +146,7 @@ class Zygote:
         self.facts = Ready()
         self._process = process
         self._control = control
+        self._numbers = itertools.count()
 
     @classmethod
     async def start(cls, profile: Profile) -> Zygote:
@@ -167,19 +173,20 @@ class Zygote:
 
     def fork(self) -> Child:
         """Ask for a worker; it says itself when it is ready. Raises `ChildLost`."""
+        number = next(self._numbers) % (1 << 32)
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                socket.send_fds(self._control, [COMMAND.pack(b"F", 0)], [theirs.fileno()])
+                socket.send_fds(self._control, [COMMAND.pack(b"F", number)], [theirs.fileno()])
             except OSError as error:
                 ours.close()
                 raise ChildLost(f"the process that forks workers is gone: {error}") from error
-        return Child(self, trio.socket.from_stdlib_socket(ours))
+        return Child(self, number, trio.socket.from_stdlib_socket(ours))
 
-    def tell(self, letter: bytes, pid: int) -> None:
+    def tell(self, letter: bytes, number: int) -> None:
         """Pass an order on. If it cannot take it, it is beyond help, and is ended."""
         try:
-            self._control.send(COMMAND.pack(letter, pid))
+            self._control.send(COMMAND.pack(letter, number))
         except OSError:
             self._process.kill()
 
@@ -203,9 +210,6 @@ def _popen(
 def _command(profile: Profile) -> tuple[list[str], dict[str, str]]:
     """The command line and the environment of a zygote. The environment is the same everywhere:
     UTC and UTF-8, as in the containers that exports were written in."""
-    import server
-
-    root = str(Path(server.__file__ or "").resolve().parent.parent)
     installed = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     settings = {
         "prepare": profile.prepare,
@@ -217,10 +221,19 @@ def _command(profile: Profile) -> tuple[list[str], dict[str, str]]:
         "cpu_s": profile.cpu_s,
         "path": _standard_library() + (installed if profile.packages else []),
     }
-    boot = _BOOT.format(paths=[root, *installed])
-    command = [sys.executable, "-I", "-S", "-c", boot, json.dumps(settings)]
+    command = python_command("server.sandbox.zygote", settings, installed)
     threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return command, {"TZ": "UTC", "LC_ALL": "C.UTF-8", "PYTHONUTF8": "1", **threads}
+
+
+def python_command(module: str, settings: dict[str, Any], paths: Sequence[str] = ()) -> list[str]:
+    """Runs `main` of a module of ours, which finds its settings in `sys.argv[1]`, in a Python
+    that takes nothing from its surroundings."""
+    import server
+
+    root = str(Path(server.__file__ or "").resolve().parent.parent)
+    boot = _BOOT.format(paths=[root, *paths], module=module)
+    return [sys.executable, "-I", "-S", "-c", boot, json.dumps(settings)]
 
 
 def _standard_library() -> list[str]:

@@ -11,9 +11,9 @@ import struct
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from server.sandbox.syscalls import ALWAYS, ARCHITECTURES, FILES, NETWORK, NUMBERS
+from server.sandbox.syscalls import ALWAYS, ARCHITECTURES, FILES, NETWORK, NUMBERS, PROGRAM
 
-__all__ = ["build", "simulate"]
+__all__ = ["PROGRAM_FD", "build", "simulate"]
 
 
 class Step(NamedTuple):
@@ -34,6 +34,7 @@ _RETURN: Final = 0x06  # BPF_RET | BPF_K
 
 _ALLOW: Final = Step(_RETURN, 0, 0, 0x7FFF0000)
 _REFUSE: Final = Step(_RETURN, 0, 0, 0x00050000 | errno.EPERM)
+_ABSENT: Final = Step(_RETURN, 0, 0, 0x00050000 | errno.ENOSYS)
 _KILL: Final = Step(_RETURN, 0, 0, 0x80000000)
 
 _NR: Final = 0  # offsets in struct seccomp_data
@@ -45,21 +46,29 @@ _FCNTL: Final = (0, 1, 2, 3, 4, 1030)  # F_DUPFD to F_SETFL, F_DUPFD_CLOEXEC; no
 _IOCTL: Final = (0x5421, 0x5451, 0x5450)  # FIONBIO, FIOCLEX, FIONCLEX
 _FAMILIES: Final = (2, 10)  # AF_INET, AF_INET6
 _SOCKETS: Final = (1, 2)  # SOCK_STREAM, SOCK_DGRAM
+_THREAD: Final = 0x10000  # CLONE_THREAD
+_NAMESPACES: Final = 0x7E020080  # CLONE_NEW*
+_SET_FS: Final = (0x1002,)  # ARCH_SET_FS
+
+PROGRAM_FD: Final = 100
+"""The only file that may become a process's program. It is above the limit on open files and is
+closed as that happens, so there is no second time."""
 
 
-def build(machine: str, *, files: bool, network: bool) -> bytes | None:
+def build(machine: str, *, files: bool, network: bool, program: bool = False) -> bytes | None:
     """The program for `prctl(PR_SET_SECCOMP)`; None for an architecture that is not known.
 
-    `files`: let files be opened for reading, because something else says which.
+    `files`: let files be opened for reading, because something else says which. `program`: let
+    the process become the program in `PROGRAM_FD` and start threads.
     """
     numbers = NUMBERS.get(machine)
     if numbers is None:
         return None
     steps = [*_architecture(machine)]
-    names = ALWAYS + FILES * files + NETWORK * network
+    names = ALWAYS + FILES * files + NETWORK * network + PROGRAM * program
     for number in (numbers[name] for name in names if name in numbers):
         steps += [Step(_EQUAL, 0, 1, number), _ALLOW]
-    for name, guard in _guards(files, network):
+    for name, guard in _guards(files, network, program):
         if name in numbers:
             steps += [Step(_EQUAL, 0, len(guard), numbers[name]), *guard]
     steps.append(_REFUSE)
@@ -76,7 +85,7 @@ def _architecture(machine: str) -> Iterator[Step]:
         yield _KILL
 
 
-def _guards(files: bool, network: bool) -> Iterator[tuple[str, list[Step]]]:
+def _guards(files: bool, network: bool, program: bool) -> Iterator[tuple[str, list[Step]]]:
     """Calls that depend on an argument. fcntl and ioctl could have signals sent to others, and
     prlimit64 could change the limits of others."""
     yield "fcntl", _one_of(1, _FCNTL)
@@ -88,6 +97,11 @@ def _guards(files: bool, network: bool) -> Iterator[tuple[str, list[Step]]]:
     if network:
         family = _one_of(0, _FAMILIES)[:-1]
         yield "socket", [*_or_refuse(family), *_one_of(1, _SOCKETS, mask=0xF)]
+    if program:
+        yield "execveat", _one_of(0, (PROGRAM_FD,))
+        yield "clone", _one_of(0, (_THREAD,), mask=_THREAD | _NAMESPACES)
+        yield "clone3", [_ABSENT]  # its flags are out of sight: the C library then takes clone
+        yield "arch_prctl", _one_of(0, _SET_FS)
 
 
 def _argument(number: int) -> Step:
@@ -115,7 +129,8 @@ def _no_bit_of(argument: int, bits: int) -> list[Step]:
 
 
 def simulate(program: bytes, machine: str, number: int, arguments: tuple[int, ...] = ()) -> str:
-    """What the kernel would do: "allow", "refuse" or "kill". For tests of the other machine."""
+    """What the kernel would do: "allow", "refuse", "absent" (ENOSYS) or "kill". For tests of the
+    other machine."""
     six = (*arguments, *(0,) * 6)[:6]
     data = struct.pack("<iIQ6Q", number, ARCHITECTURES[machine], 0, *six)
     steps = [Step(*step) for step in struct.iter_unpack("<HBBI", program)]
@@ -124,7 +139,8 @@ def simulate(program: bytes, machine: str, number: int, arguments: tuple[int, ..
         step = steps[at]
         at += 1
         if step.code == _RETURN:
-            return {_ALLOW: "allow", _REFUSE: "refuse", _KILL: "kill"}[step]
+            ends = {_ALLOW: "allow", _REFUSE: "refuse", _ABSENT: "absent", _KILL: "kill"}
+            return ends[step]
         if step.code == _LOAD:
             held = int.from_bytes(data[step.operand : step.operand + 4], "little")
         elif step.code == _MASK:

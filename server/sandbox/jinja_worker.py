@@ -8,6 +8,7 @@ from typing import Any
 
 from server.sandbox.loading import load_encodings
 from server.sandbox.worker import Failed
+from server.workflow.jinja_environment import make_environment
 
 __all__ = ["prepare", "work"]
 
@@ -38,6 +39,4 @@ def work(head: dict[str, Any], body: bytes) -> bytes:
 
 
 def _render(source: str, values: dict[str, Any]) -> str:
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment().from_string(source).render(values)
+    return make_environment().from_string(source).render(values)

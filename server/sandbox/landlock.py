@@ -19,6 +19,7 @@ _ADD: Final = 445
 _RESTRICT: Final = 446
 _VERSION: Final = 1
 
+_EXECUTE: Final = 1 << 0
 _READ_FILE: Final = 1 << 2
 _READ_DIR: Final = 1 << 3
 _FS_RIGHTS: Final = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 5: (1 << 16) - 1}
@@ -40,10 +41,13 @@ def abi() -> int:
         return 0
 
 
-def make_ruleset(readable: Iterable[str], *, network: bool) -> int | None:
+def make_ruleset(
+    readable: Iterable[str], *, network: bool, runnable: Iterable[str] = ()
+) -> int | None:
     """A ruleset as a file descriptor; None if the kernel has no Landlock.
 
-    What is not there is left out of `readable`. Raises `OSError` if the kernel refuses it.
+    What is not there is left out of `readable`, and of `runnable`, which may be read as well.
+    Raises `OSError` if the kernel refuses it.
     """
     version = abi()
     if version == 0:
@@ -54,6 +58,8 @@ def make_ruleset(readable: Iterable[str], *, network: bool) -> int | None:
         raise OSError(ctypes.get_errno(), "landlock_create_ruleset")
     for path in readable:
         _allow(ruleset, path)
+    for path in runnable:
+        _allow(ruleset, path, _EXECUTE)
     return ruleset
 
 
@@ -64,7 +70,7 @@ def _attributes(version: int, network: bool) -> bytes:
     return struct.pack("<QQQ", files, ports, _SCOPE_ALL)[:size]
 
 
-def _allow(ruleset: int, path: str) -> None:
+def _allow(ruleset: int, path: str, more: int = 0) -> None:
     try:
         where = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except OSError:
@@ -72,7 +78,7 @@ def _allow(ruleset: int, path: str) -> None:
     try:
         is_folder = os.path.isdir(path)
         rights = _READ_FILE | _READ_DIR if is_folder else _READ_FILE
-        rule = struct.pack("<Qi", rights, where)
+        rule = struct.pack("<Qi", rights | more, where)
         if _libc().syscall(_ADD, ruleset, 1, rule, 0) < 0:
             raise OSError(ctypes.get_errno(), "landlock_add_rule", path)
     finally:

@@ -1,4 +1,4 @@
-"""Simple Python code in Monty: an interpreter of its own, in processes of its own.
+"""Simple Python code in Monty: an interpreter of its own, in locked-down processes of its own.
 
 Monty's client blocks, so each call holds a thread. A call that is cancelled kills its process,
 which ends the thread's wait; nothing goes on unseen.
@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import math
 import os
+import shlex
 import signal
+import sys
 import threading
+import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import trio
 
+from server.sandbox.children import python_command
 from server.sandbox.options import CallLimits
 
-__all__ = ["MontyFailed", "MontyPool", "MontyUnsure", "is_installed"]
+__all__ = ["MontyFailed", "MontyPool", "MontyUnsure", "is_allowed", "is_installed"]
+
+logger = logging.getLogger("triolet.sandbox")
 
 _GRACE_S: Final = 1.0
 _PRINTED_BYTES: Final = 1 << 20
+_REST_S: Final = 60.0
+_OVERHEAD_BYTES: Final = 512 << 20
+"""Address space that Monty has beside the code's values: its program, the allocator's reserve."""
 _CALL: Final = """\
 import json as __json
 __result = main(**__arguments)
@@ -46,35 +57,118 @@ def is_installed() -> bool:
     return importlib.util.find_spec("pydantic_monty") is not None
 
 
+def is_allowed(*, strict: bool) -> bool:
+    """On Linux, where the kernel has all the locks: without Landlock Monty's program could not
+    load its libraries and be kept from other files. Elsewhere, unless `strict`."""
+    if sys.platform != "linux":
+        return not strict
+    from server.sandbox import lockdown
+
+    return lockdown.available()
+
+
+class _Starter:
+    """Starts processes. On Linux they are locked down first, by `launch`."""
+
+    def __init__(self, memory_bytes: int) -> None:
+        # A process is killed with the thread that started it, so one thread starts all.
+        self._thread = ThreadPoolExecutor(1, "monty")
+        self._memory_bytes = memory_bytes
+        self._script: int | None = None
+        self.failed_at = -math.inf
+        """When it last could not start one, of the monotonic clock."""
+
+    def open(self) -> Any:
+        """Blocks. A pool of one process. Raises `MontyUnsure`."""
+        try:
+            return self._thread.submit(self._open).result()
+        except Exception as error:
+            self.note_failure(error)
+            raise MontyUnsure(str(error)) from error
+
+    def note_failure(self, error: Exception) -> None:
+        """A process could not be started, or ended before it had said anything."""
+        self.failed_at = time.monotonic()
+        logger.warning("Monty cannot be started, so code runs in slower processes: %s", error)
+
+    def _open(self) -> Any:
+        import pydantic_monty
+
+        pool = pydantic_monty.Monty(
+            min_processes=1,
+            max_processes=1,
+            feed_duration_limit_grace=_GRACE_S,
+            binary_path=self._launcher() if sys.platform == "linux" else None,
+        )
+        return pool.__enter__()
+
+    def _launcher(self) -> str:
+        """A script that takes the place of Monty's program, in memory: there is no folder that is
+        sure to be one where we may write and run."""
+        if self._script is None:
+            from pydantic_monty._binary import find_monty_binary
+
+            settings = {
+                "path": find_monty_binary(None),
+                "parent": os.getpid(),
+                "readable": [],
+                "memory_bytes": self._memory_bytes + _OVERHEAD_BYTES,
+            }
+            command = shlex.join(python_command("server.sandbox.launch", settings))
+            self._script = os.memfd_create("monty")
+            os.write(self._script, f'#!/bin/sh\nexec {command} "$@"\n'.encode())
+        return f"/proc/{os.getpid()}/fd/{self._script}"
+
+    def close(self) -> None:
+        """Processes that live still are killed."""
+        self._thread.shutdown(wait=False)
+        script, self._script = self._script, None
+        if script is not None:
+            os.close(script)
+
+
 class _Slot:
     """One process of Monty's, started when it is first used."""
 
-    def __init__(self) -> None:
+    def __init__(self, starter: _Starter) -> None:
+        self._starter = starter
         self.pid: int | None = None
         self.killed = False
         self._pool: Any = None
         self._lock = threading.Lock()
 
     def call(self, source: str, arguments: dict[str, Any], limits: CallLimits) -> str:
-        """Blocks. Raises what Monty raises."""
-        with self._opened().checkout(
-            limits={
-                "max_feed_duration_secs": limits.time_s,
-                "max_memory": limits.memory_bytes,
-                "max_total_sleep_secs": limits.time_s,
-            },
-            os_policy={"sleep_system_max": math.inf},
-            assert_message_annotations=False,
-        ) as session:
-            with self._lock:
-                self.pid = session.worker_pid
-                if self.killed:
-                    raise MontyUnsure("cancelled")
-            try:
+        """Blocks. Raises what Monty raises, and `MontyUnsure`."""
+        import pydantic_monty
+
+        begun = False
+        try:
+            with self._opened().checkout(
+                limits={
+                    "max_feed_duration_secs": limits.time_s,
+                    "max_memory": limits.memory_bytes,
+                    "max_total_sleep_secs": limits.time_s,
+                },
+                os_policy={"sleep_system_max": math.inf},
+                assert_message_annotations=False,
+            ) as session:
+                begun = True
+                self._hold(session.worker_pid)
                 return self._feed(session, source, arguments, limits)
-            finally:
-                with self._lock:
-                    self.pid = None
+        except pydantic_monty.MontyCrashedError as error:
+            if not begun and not self.killed:
+                self._starter.note_failure(error)
+            self.killed = True  # the next process is to come from the starter, too
+            raise
+        finally:
+            with self._lock:
+                self.pid = None
+
+    def _hold(self, pid: int) -> None:
+        with self._lock:
+            self.pid = pid
+            if self.killed:
+                raise MontyUnsure("cancelled")
 
     def _feed(
         self, session: Any, source: str, arguments: dict[str, Any], limits: CallLimits
@@ -88,12 +182,7 @@ class _Slot:
 
     def _opened(self) -> Any:
         if self._pool is None:
-            import pydantic_monty
-
-            pool = pydantic_monty.Monty(
-                min_processes=1, max_processes=1, feed_duration_limit_grace=_GRACE_S
-            )
-            self._pool = pool.__enter__()
+            self._pool = self._starter.open()
         return self._pool
 
     def kill(self) -> None:
@@ -116,6 +205,7 @@ class MontyPool:
 
     def __init__(self, limits: CallLimits, *, workers: int) -> None:
         self._limits = limits
+        self._starter = _Starter(limits.memory_bytes)
         self._slots = trio.CapacityLimiter(workers)
         self._threads = trio.CapacityLimiter(2 * workers)
         self._idle: deque[_Slot] = deque()
@@ -127,6 +217,11 @@ class MontyPool:
         return len(self._busy)
 
     @property
+    def rests(self) -> bool:
+        """Whether it could not be started a short while ago."""
+        return time.monotonic() - self._starter.failed_at < _REST_S
+
+    @property
     def pids(self) -> list[int]:
         """Of the processes that are at work."""
         return [slot.pid for slot in self._busy if slot.pid is not None]
@@ -134,7 +229,7 @@ class MontyPool:
     async def call(self, source: str, arguments: dict[str, Any]) -> bytes:
         """The result as JSON. Raises `MontyFailed`, `MontyUnsure`."""
         async with self._slots:
-            slot = self._idle.pop() if self._idle else _Slot()
+            slot = self._idle.pop() if self._idle else _Slot(self._starter)
             self._busy.add(slot)
             try:
                 with trio.move_on_after(self._limits.time_s):
@@ -166,6 +261,7 @@ class MontyPool:
             slot = self._idle.pop()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 5):
                 await trio.to_thread.run_sync(slot.close, abandon_on_cancel=True)
+        self._starter.close()
 
 
 def _guarded(

@@ -29,7 +29,7 @@ class SandboxOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Whether code may open connections, to anywhere that this machine reaches."""
     packages: tuple[str, ...] = ()
     """Installed packages that code may import beside the standard library, such as "pandas". With
-    `network`, "requests" is among them."""
+    `network`, "requests" is among them; "json_repair" always is."""
     monty: bool = True
     """Whether simple Python goes to Monty where it is installed; it is faster than a process."""
     strict: bool = False

@@ -13,6 +13,8 @@ from server.sandbox.children import Child, ChildLost, Profile, Zygote
 __all__ = ["Overtime", "WorkFailed", "WorkerPool"]
 
 _TRIES = 3
+_READY_S = 30.0
+_TYPE = 100
 
 
 class WorkFailed(Exception):
@@ -83,7 +85,7 @@ class WorkerPool:
             except ChildLost as error:
                 raise WorkFailed(f"the process that ran it was lost: {error}") from error
             if not reply.ok:
-                raise WorkFailed(reply.error, reply.type)
+                raise WorkFailed(reply.error, reply.type[:_TYPE])
             return result
         raise Overtime(f"it ran for more than {self._time_s:g} s and was stopped")
 
@@ -95,7 +97,7 @@ class WorkerPool:
             try:
                 child = child or zygote.fork()
                 self._refill(zygote)
-                await child.ready()
+                await _ready(child)
             except ChildLost:
                 if child is not None:
                     child.end()
@@ -105,7 +107,7 @@ class WorkerPool:
                     self._idle.appendleft(child)
                 raise
             return child
-        raise WorkFailed("no process could be started for it")
+        raise WorkFailed("no process could be started and locked down for it")
 
     def _refill(self, zygote: Zygote) -> None:
         while len(self._idle) < self._most_idle:
@@ -142,3 +144,10 @@ class WorkerPool:
         for child in list(self._busy):
             child.end()
         await self._forget()
+
+
+async def _ready(child: Child) -> None:
+    """Wait for it, but not for ever. Raises `ChildLost`."""
+    with trio.move_on_after(_READY_S):
+        return await child.ready()
+    raise ChildLost(f"it was not ready after {_READY_S:g} s")

@@ -132,7 +132,10 @@ def _summary(error: BaseException) -> str:
 
 def _remedy(package: str) -> str:
     if package == "requests":
-        return "code may have it with `network = true` in [code], if it is installed"
+        return (
+            "code may have it once it is installed, with `network = true` and"
+            " `packages = ['requests']` in [code]"
+        )
     return f"code may have it once it is installed, with `packages = [{package!r}]` in [code]"
 
 

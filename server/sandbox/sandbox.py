@@ -49,7 +49,8 @@ class Sandbox:
         self._templates = _pool(options, _template_profile(options), options.templates, 1)
         self._documents = _pool(options, _document_profile(options), options.documents, 0)
         self._monty: monty.MontyPool | None = None
-        if options.monty and not options.strict and monty.is_installed():
+        wanted = options.monty and monty.is_installed()
+        if wanted and monty.is_allowed(strict=options.strict):
             self._monty = monty.MontyPool(options.code, workers=options.workers)
         self._unfit: OrderedDict[int, None] = OrderedDict()
         self._told = False
@@ -114,7 +115,7 @@ class Sandbox:
         return text.decode("utf-8", "replace")
 
     def _goes_to_monty(self, source: str, body: bytes) -> bool:
-        if self._monty is None or len(body) > _MONTY_INPUT:
+        if self._monty is None or self._monty.rests or len(body) > _MONTY_INPUT:
             return False
         return hash(source) not in self._unfit and fits_monty(source)
 
@@ -148,7 +149,9 @@ class Sandbox:
         try:
             return await pool.work(job, body, limits.output_bytes)
         except WorkFailed as error:
-            raise CodeFailed(str(error), error.type or type) from error
+            # What code says of itself is not to be told from what a worker says: it has one type.
+            kind = type if pool is self._code else error.type or type
+            raise CodeFailed(str(error), kind) from error
         finally:
             self._tell(pool)
 

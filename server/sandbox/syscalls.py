@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["ALWAYS", "ARCHITECTURES", "FILES", "NETWORK", "NUMBERS"]
+__all__ = ["ALWAYS", "ARCHITECTURES", "FILES", "NETWORK", "NUMBERS", "PROGRAM"]
 
 ARCHITECTURES: Final = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 """What the kernel calls them: AUDIT_ARCH_X86_64, AUDIT_ARCH_AARCH64."""
@@ -44,6 +44,9 @@ NETWORK: Final = _names(
     """
 )
 """Where the network is granted; `socket` is let through for the Internet's families."""
+PROGRAM: Final = ("set_tid_address",)
+"""For a process that becomes another program; `execveat` is let through once, and `clone` for
+threads."""
 
 NUMBERS: Final[dict[str, dict[str, int]]] = {
     "x86_64": _numbers(
@@ -52,14 +55,18 @@ NUMBERS: Final[dict[str, dict[str, int]]] = {
     munmap 11 brk 12 rt_sigaction 13 rt_sigprocmask 14 rt_sigreturn 15 ioctl 16 pread64 17
     readv 19 writev 20 access 21 select 23 sched_yield 24 mremap 25 madvise 28 dup 32
     dup2 33 nanosleep 35 getpid 39 socket 41 connect 42 sendto 44 recvfrom 45 sendmsg 46
-    recvmsg 47 shutdown 48 getsockname 51 getpeername 52 setsockopt 54 getsockopt 55 exit 60
+    recvmsg 47 shutdown 48 getsockname 51 getpeername 52 setsockopt 54 getsockopt 55 clone 56
+    exit 60
     uname 63 fcntl 72 getcwd 79 readlink 89 gettimeofday 96 getrusage 98 sysinfo 99
     times 100 getuid 102 getgid 104 geteuid 107 getegid 108 getppid 110 sigaltstack 131
-    gettid 186 time 201 futex 202 sched_getaffinity 204 getdents64 217 restart_syscall 219
+    arch_prctl 158
+    gettid 186 time 201 futex 202 sched_getaffinity 204 getdents64 217 set_tid_address 218
+    restart_syscall 219
     clock_gettime 228 clock_getres 229 clock_nanosleep 230 exit_group 231 epoll_wait 232
     epoll_ctl 233 openat 257 newfstatat 262 readlinkat 267 faccessat 269 pselect6 270
     ppoll 271 set_robust_list 273 epoll_pwait 281 epoll_create1 291 dup3 292 prlimit64 302
-    sendmmsg 307 getcpu 309 getrandom 318 statx 332 rseq 334 faccessat2 439
+    sendmmsg 307 getcpu 309 getrandom 318 execveat 322 statx 332 rseq 334
+    clone3 435 faccessat2 439
         """
     ),
     "aarch64": _numbers(
@@ -67,15 +74,15 @@ NUMBERS: Final[dict[str, dict[str, int]]] = {
     getcwd 17 epoll_create1 20 epoll_ctl 21 epoll_pwait 22 dup 23 dup3 24 fcntl 25 ioctl 29
     faccessat 48 openat 56 close 57 getdents64 61 lseek 62 read 63 write 64 readv 65
     writev 66 pread64 67 pselect6 72 ppoll 73 readlinkat 78 newfstatat 79 fstat 80 exit 93
-    exit_group 94 futex 98 set_robust_list 99 nanosleep 101 clock_gettime 113
+    exit_group 94 set_tid_address 96 futex 98 set_robust_list 99 nanosleep 101 clock_gettime 113
     clock_getres 114 clock_nanosleep 115 sched_getaffinity 123 sched_yield 124
     restart_syscall 128 sigaltstack 132 rt_sigaction 134 rt_sigprocmask 135 rt_sigreturn 139
     times 153 uname 160 getrusage 165 getcpu 168 gettimeofday 169 getpid 172 getppid 173
     getuid 174 geteuid 175 getgid 176 getegid 177 gettid 178 sysinfo 179 socket 198
     connect 203 getsockname 204 getpeername 205 sendto 206 recvfrom 207 setsockopt 208
     getsockopt 209 shutdown 210 sendmsg 211 recvmsg 212 brk 214 munmap 215 mremap 216
-    mmap 222 mprotect 226 madvise 233 prlimit64 261 sendmmsg 269 getrandom 278 statx 291
-    rseq 293 faccessat2 439
+    clone 220 mmap 222 mprotect 226 madvise 233 prlimit64 261 sendmmsg 269 getrandom 278
+    execveat 281 statx 291 rseq 293 clone3 435 faccessat2 439
         """
     ),
 }

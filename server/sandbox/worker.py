@@ -28,9 +28,10 @@ class Failed(Exception):
         self.type = type
 
 
-def serve(fd: int, locks: lockdown.Locks, settings: dict[str, Any]) -> None:
+def serve(fd: int, locks: lockdown.Locks, settings: dict[str, Any], parent: int) -> None:
     """Never returns to the code of the process that forked."""
-    lockdown.close(locks, memory_bytes=settings["memory_bytes"], cpu_s=settings["cpu_s"])
+    memory_bytes, cpu_s = settings["memory_bytes"], settings["cpu_s"]
+    lockdown.close(locks, memory_bytes=memory_bytes, cpu_s=cpu_s, parent=parent)
     os.write(fd, frames.HELLO.pack(os.getpid()))
     head, body = frames.receive(fd)
     try:

@@ -1,20 +1,19 @@
 """The process that forks workers: it has what they need loaded, and never runs what is not ours.
 
 Started as `python -I -S` with an empty environment. It speaks with us over its standard input, a
-socket: five bytes each, a letter and a process id.
+socket: five bytes each, a letter and the number that we give a worker.
 
-    F 0    fork; the worker's end of its own socket comes along
-    E pid  kill that worker and wait for it
+    F number  fork; the worker's end of its own socket comes along
+    E number  kill that worker and wait for it
 
 A worker says its own process id over its own socket, so nothing comes back here but one line when
-all is loaded. Only this process waits for its children, and only when told: so a process id that
-we hold is never somebody else's. When its socket ends, we are gone: it ends, and with it its
-children.
+all is loaded. One whose locks fail never says it; that is what numbers are for. Only this process
+waits for its children, and only when told: so a process id that we hold is never somebody else's.
+When its socket ends, we are gone: it ends, and with it its children.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import importlib
 import json
@@ -30,18 +29,17 @@ __all__ = ["COMMAND", "main"]
 
 COMMAND: Final = struct.Struct("<cI")
 _REAP_MS: Final = 20
-_NICE: Final = 5
 
 
 def main() -> None:
     """Load, say so, and fork until the socket ends."""
     settings = json.loads(sys.argv[1])
     control = socket.socket(fileno=0)
-    _step_back()
+    from server.sandbox import lockdown
+
+    lockdown.step_back()
     try:
         missing = _preload(settings)
-        from server.sandbox import lockdown
-
         readable = settings["readable"] if settings["landlock"] else None
         locks = lockdown.make(readable, network=settings["network"])
     except Exception as error:
@@ -53,14 +51,6 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     _serve(control, locks, settings)
-
-
-def _step_back() -> None:
-    """For this process and its forks: last in line for the processor, first for the kernel to end
-    when memory is short."""
-    os.nice(_NICE)
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
 
 
 def _preload(settings: dict[str, Any]) -> list[str]:
@@ -81,6 +71,7 @@ def _say(control: socket.socket, facts: dict[str, Any]) -> None:
 
 
 def _serve(control: socket.socket, locks: Any, settings: dict[str, Any]) -> None:
+    living: dict[int, int] = {}  # by number
     ended: set[int] = set()
     poll = select.poll()
     poll.register(control, select.POLLIN)
@@ -89,13 +80,14 @@ def _serve(control: socket.socket, locks: Any, settings: dict[str, Any]) -> None
             command, fds = _receive(control)
             if command is None:
                 return
-            letter, pid = COMMAND.unpack(command)
-            if letter == b"F":
-                for fd in fds:
-                    _fork(fd, control, locks, settings)
-            elif letter == b"E":
-                _kill(pid)
-                ended.add(pid)
+            letter, number = COMMAND.unpack(command)
+            if letter == b"F" and fds:
+                living[number] = _fork(fds[0], control, locks, settings)
+            elif letter == b"E" and living.get(number, -1) > 0:
+                _kill(living[number])
+                ended.add(living[number])
+            if letter == b"E":
+                living.pop(number, None)
         ended = {pid for pid in ended if not _is_gone(pid)}
 
 
@@ -123,20 +115,21 @@ def _is_gone(pid: int) -> bool:
         return True
 
 
-def _fork(fd: int, control: socket.socket, locks: Any, settings: dict[str, Any]) -> None:
-    """If it fails, closing the worker's socket says so."""
+def _fork(fd: int, control: socket.socket, locks: Any, settings: dict[str, Any]) -> int:
+    """The process id. If it fails, -1, and closing the worker's socket says so."""
+    parent = os.getpid()
     try:
         pid = os.fork()
     except OSError:
         pid = -1
     if pid:
         os.close(fd)
-        return
+        return pid
     try:
         from server.sandbox import worker
 
         os.dup2(1, control.detach())
-        worker.serve(fd, locks, settings)
+        worker.serve(fd, locks, settings, parent)
     finally:
         os._exit(1)
 

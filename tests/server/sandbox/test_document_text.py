@@ -14,7 +14,7 @@ from server.sandbox.document_text.archives import checked
 from server.sandbox.document_text.encoding import decoded
 from server.sandbox.options import CallLimits
 from server.sandbox.worker import Failed
-from tests.server.sandbox.watching import Heartbeat, outcome
+from tests.server.sandbox.watching import keeps_time, outcome
 
 
 def read(data: bytes, name: str, mime_type: str | None = None) -> str:
@@ -233,15 +233,16 @@ async def test_harmful_documents_end_in_clear_errors() -> None:
     import trio
 
     limits = CallLimits(time_s=2, memory_bytes=512 << 20, input_bytes=8 << 20, output_bytes=2 << 20)
-    heartbeat = Heartbeat()
-    async with Sandbox(SandboxOptions(documents=limits)) as sandbox, trio.open_nursery() as nursery:
-        nursery.start_soon(heartbeat.beat)
+    async with Sandbox(SandboxOptions(documents=limits)) as sandbox:
         for name, make, says in HARMFUL:
             data = await trio.to_thread.run_sync(make)
-            text, error = await outcome(sandbox.text_of(data, name, None))
-            assert says in error if says else text is not None or error, name
+
+            async def read(name: str = name, data: bytes = data, says: str = says) -> None:
+                text, error = await outcome(sandbox.text_of(data, name, None))
+                assert says in error if says else text is not None or error, name
+
+            assert await keeps_time(read), name
             assert await sandbox.text_of(b"x", "a.txt", None) == "x"
-        nursery.cancel_scope.cancel()
 
 
 def test_archives_are_measured_before_they_are_opened() -> None:

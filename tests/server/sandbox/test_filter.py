@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from server.sandbox.filter import build, simulate
+from server.sandbox import lockdown
+from server.sandbox.filter import PROGRAM_FD, build, simulate
 from server.sandbox.syscalls import ALWAYS, FILES, NETWORK, NUMBERS
 
 MACHINES = ("x86_64", "aarch64")
@@ -67,6 +68,29 @@ def test_sockets_are_of_the_internet_if_granted(machine: str) -> None:
         assert verdict(machine, "socket", family, kind, 0, network=True) == "refuse"
     assert all(verdict(machine, name, network=True) == "allow" for name in NETWORK)
     assert all(verdict(machine, name) == "refuse" for name in NETWORK)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_a_process_becomes_another_program_once(machine: str) -> None:
+    """From one file, which no process can open again; threads, but no processes or namespaces."""
+    program = build(machine, files=True, network=False, program=True)
+    plain = build(machine, files=True, network=False)
+    assert program is not None
+    assert plain is not None
+    numbers = NUMBERS[machine]
+    calls = {
+        ("execveat", PROGRAM_FD): "allow",
+        ("execveat", 3): "refuse",
+        ("clone", 0x3D0F00): "allow",
+        ("clone", 17): "refuse",
+        ("clone", 0x10000 | 0x10000000): "refuse",
+        ("clone3", 0): "absent",
+        ("set_tid_address", 0): "allow",
+    }
+    for (name, argument), expected in calls.items():
+        assert simulate(program, machine, numbers[name], (argument,)) == expected, name
+        assert simulate(plain, machine, numbers[name], (argument,)) == "refuse", name
+    assert lockdown.OPEN_FILES <= PROGRAM_FD
 
 
 def test_another_architecture_is_killed() -> None:
