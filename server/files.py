@@ -13,7 +13,7 @@ import secrets
 import shutil
 import tempfile
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -29,7 +29,6 @@ __all__ = ["FileSettings", "FileStore", "Kept", "extension_of", "kind_of_mime"]
 
 log = logging.getLogger(__name__)
 
-_PIECE_BYTES: Final = 262_144
 _CLOSING_S: Final = 5.0
 _NAME_CHARACTERS: Final = 255
 
@@ -115,7 +114,8 @@ class FileStore:
         self._nursery.cancel_scope.cancel()
         try:
             # What went wrong in the caller's block is the caller's: no group around it.
-            await self._nursery_manager.__aexit__(None, None, None)
+            # It was cancelled just now: its one task ends at its next checkpoint.
+            await self._nursery_manager.__aexit__(None, None, None)  # noqa: ASYNC102
         finally:
             self._kept.clear()
             folder, self._folder = self._folder, None
@@ -170,15 +170,13 @@ class FileStore:
         assert kept.path is not None
         return await self._on_disk(kept.path.read_bytes)
 
-    async def pieces(self, id: str) -> AsyncIterator[bytes]:
-        """The bytes of a kept file, piece by piece, for a download. Raises `ServiceFailed`."""
+    async def content(self, id: str) -> bytes:
+        """The bytes of a kept file, for a download. Raises `ServiceFailed`."""
         kept = self._found(id)
-        content = kept.content
-        if content is None:
-            assert kept.path is not None
-            content = await self._on_disk(kept.path.read_bytes)
-        for start in range(0, len(content), _PIECE_BYTES):
-            yield content[start : start + _PIECE_BYTES]
+        if kept.content is not None:
+            return kept.content
+        assert kept.path is not None
+        return await self._on_disk(kept.path.read_bytes)
 
     # Within
 

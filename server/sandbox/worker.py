@@ -36,9 +36,9 @@ def serve(fd: int, locks: lockdown.Locks, settings: dict[str, Any], parent: int)
     head, body = frames.receive(fd)
     try:
         answer = importlib.import_module(JOBS[head["job"]]).work(head, body)
-    except BaseException as error:
+    except BaseException as error:  # noqa: ASYNC103 - no Trio here: a process of its own
         _refuse(fd, error)
-        return
+        return  # noqa: ASYNC104
     if len(answer) > head["output_bytes"]:
         _refuse(fd, Failed(f"the result is larger than {head['output_bytes']} bytes"))
         return

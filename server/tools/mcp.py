@@ -6,7 +6,6 @@ import base64
 import binascii
 import contextlib
 import itertools
-import json
 import mimetypes
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -25,9 +24,10 @@ from server.tools.mcp_transport import (
     mcp_failed,
 )
 from server.web.streams import StreamingWeb
-from server.workflow.large_json import read_json
+from server.workflow.large_json import json_text, read_json
 from server.workflow.node import NodeRun
 from server.workflow.services import Files, ServiceFailed, ToolFailed, ToolOutput
+from server.workflow.sizes import TooLarge
 from server.workflow.tool_arguments import coerced
 from server.workflow.values import plain
 
@@ -153,7 +153,7 @@ class McpProvider:
             answer = await transport.ask(message)
         except trio.Cancelled:
             if call_off:
-                await _call_off(transport, id)
+                await _call_off(transport, id)  # noqa: ASYNC102 - shielded there, with a deadline
             raise
         error = answer.get("error")
         if isinstance(error, dict):
@@ -205,16 +205,19 @@ class McpTool:
         known = properties if isinstance(properties, dict) else {}
         given = {name: value for name, value in settings.items() if name in known} | arguments
         result = await self._provider.call(self.name, plain(coerced(given, self.schema)))
-        return await _output(self, result, run)
+        try:
+            return _output(self, result, run)
+        except TooLarge as error:
+            raise ToolFailed(f"{self.name}: its answer: {error}", "ToolInvokeError") from None
 
 
-async def _output(tool: McpTool, result: dict[str, Any], run: NodeRun) -> ToolOutput:
+def _output(tool: McpTool, result: dict[str, Any], run: NodeRun) -> ToolOutput:
     output = ToolOutput(files=[], json=[], variables={})
     content = result.get("content")
     texts = []
     for item in content if isinstance(content, list) else ():
         if isinstance(item, dict):
-            text = await _take(item, output, run)
+            text = _take(item, output, run)
             if text:
                 texts.append(text)
     structured = result.get("structuredContent")
@@ -225,19 +228,19 @@ async def _output(tool: McpTool, result: dict[str, Any], run: NodeRun) -> ToolOu
             for name, value in structured.items()
             if name not in ("text", "files", "json")
         }
-        texts = texts or [json.dumps(structured, ensure_ascii=False)]
+        texts = texts or [json_text(structured)]
     output.text = "\n".join(texts)
     if result.get("isError"):
         raise ToolFailed(output.text or f"{tool.name} failed", "ToolInvokeError")
     return output
 
 
-async def _take(item: dict[str, Any], output: ToolOutput, run: NodeRun) -> str:
+def _take(item: dict[str, Any], output: ToolOutput, run: NodeRun) -> str:
     """One item of a result: its text, or its file into the output."""
     kind = item.get("type")
     if kind == "text":
         text = str(item.get("text", ""))
-        output.json += await _objects(text)
+        output.json += _objects(text)
         return text
     if kind in ("image", "audio"):
         _keep(item.get("data"), item.get("mimeType"), str(kind), output, run.run.services.files)
@@ -252,12 +255,14 @@ async def _take(item: dict[str, Any], output: ToolOutput, run: NodeRun) -> str:
     return ""
 
 
-async def _objects(text: str) -> list[Any]:
-    """A text that is JSON is given as `json` too."""
+def _objects(text: str) -> list[Any]:
+    """A text that is JSON is given as `json` too. Raises `TooLarge`."""
     if text.lstrip()[:1] not in ("{", "["):
         return []
     try:
-        found = await read_json(text)
+        found = read_json(text)
+    except TooLarge:
+        raise
     except ValueError:
         return []
     items = found if isinstance(found, list) else [found]

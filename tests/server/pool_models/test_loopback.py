@@ -65,7 +65,7 @@ async def serving(*handlers: Handler) -> AsyncIterator[PoolModels]:
         replicas = []
         for handler in handlers:
             (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-            nursery.start_soon(trio.serve_listeners, handler, [listener])
+            nursery.start_soon(trio.serve_listeners, handler, [listener])  # noqa: ASYNC113
             port = listener.socket.getsockname()[1]
             origin = Origin.parse(f"http://127.0.0.1:{port}")
             replicas.append(Replica(origin, TcpDialer(poller)))

@@ -80,7 +80,7 @@ async def loopback(handler: Handler) -> AsyncIterator[Loopback]:
                 except (trio.BrokenResourceError, trio.ClosedResourceError):
                     return
 
-        nursery.start_soon(trio.serve_listeners, connection, listeners)
+        nursery.start_soon(trio.serve_listeners, connection, listeners)  # noqa: ASYNC113
         yield server
         nursery.cancel_scope.cancel()
 

@@ -7,6 +7,7 @@ import logging
 import ssl
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -39,15 +40,14 @@ async def test_no_cookie_is_kept() -> None:
 
 
 async def test_the_environment_counts_for_nothing(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: object
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Neither a proxy nor credentials are taken from it."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:9")
-    netrc = f"{tmp_path}/netrc"
-    with open(netrc, "w") as file:  # noqa: ASYNC230
-        file.write("machine 127.0.0.1 login user password secret\n")
-    monkeypatch.setenv("NETRC", netrc)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login user password secret\n")  # noqa: ASYNC240
+    monkeypatch.setenv("NETRC", str(netrc))
 
     async def handler(asked: Asked) -> None:
         await asked.answer(200)
