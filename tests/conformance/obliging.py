@@ -189,7 +189,7 @@ class _Tools:
     async def all_of(self, provider: ToolRef, run: NodeRun) -> list[_Tool]:
         return [_Tool("a_tool", self._world)]
 
-    async def mcp_tools(self, config: Any, run: NodeRun) -> list[_Tool]:
+    async def mcp_tools(self, config: Any, run: NodeRun, *, trusted: bool = False) -> list[_Tool]:
         return [_Tool("an_mcp_tool", self._world)]
 
 

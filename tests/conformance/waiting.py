@@ -195,7 +195,7 @@ class _Tools(_Part):
     async def all_of(self, provider: ToolRef, run: NodeRun) -> list[Tool]:
         return [await self.find(provider, run)]
 
-    async def mcp_tools(self, servers: Any, run: NodeRun) -> list[Tool]:
+    async def mcp_tools(self, servers: Any, run: NodeRun, *, trusted: bool = False) -> list[Tool]:
         return []
 
 
