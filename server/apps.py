@@ -31,7 +31,6 @@ from server.workflow.reading import GraphError
 
 if TYPE_CHECKING:
     from server.config import Config
-    from server.workflow.graph import Graph
 
 __all__ = ["AppFolder", "AppMissing", "AppRecord", "FolderError", "checked", "offers_of"]
 
@@ -55,7 +54,7 @@ class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Of the file's format."""
     description: str = ""
     source: str = ""
-    """The name of the file that it was imported from."""
+    """The path of the file that it was imported from; empty for the standard input."""
     given_name: str | None = None
     """What it was named at the import, if not as in the file."""
     imported_at: float = 0.0
@@ -65,6 +64,7 @@ class AppRecord(msgspec.Struct, frozen=True, kw_only=True):
 _ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 _SHORTEST_PREFIX: Final = 4
 _RECORD: Final = "record.json"
+_LONGEST_SOURCE: Final = 4096
 _MOST_RECORD_BYTES: Final = 64 * 1024
 _MOST_BINDINGS_BYTES: Final = 32 * 1024 * 1024
 
@@ -73,10 +73,9 @@ class AppFolder:
     """Apps by name or id. What was read is kept in memory, by digest, as long as it is used."""
 
     def __init__(self, path: Path | str, *, kept: int = 128) -> None:
-        """`kept`: apps, and compiled graphs, that stay in memory."""
+        """`kept`: apps that stay in memory."""
         self.path = Path(path)
         self._apps: _Kept[App] = _Kept(kept)
-        self._graphs: _Kept[Graph] = _Kept(kept)
         self._writing = threading.Lock()
 
     def save(
@@ -98,7 +97,7 @@ class AppFolder:
             digest=app.digest,
             version=app.version,
             description=app.description[:1000],
-            source=source[:500],
+            source=source[:_LONGEST_SOURCE],
             given_name=name,
             imported_at=time.time(),
         )
@@ -109,6 +108,17 @@ class AppFolder:
             raise FolderError(f"{self.path}: {exc.strerror or exc}") from exc
         self._apps.put(app.digest, app)
         return app, report
+
+    def earlier(self, app_id: str) -> AppRecord | None:
+        """The app that an import of this id would replace. Raises `FolderError`."""
+        path = self.path / app_id / _RECORD
+        return self._record(path, app_id) if path.exists() else None
+
+    def is_another(self, record: AppRecord, data: bytes, source: str) -> bool:
+        """Whether a file is no new version of what is kept: neither the same bytes nor from the
+        same place. What the app was given, secrets among it, is not meant for such a file."""
+        same_place = bool(source) and source[:_LONGEST_SOURCE] == record.source
+        return not same_place and self._file(record) != data
 
     def load(self, name: str) -> App:
         """By name, id, or the beginning of an id.
@@ -133,16 +143,6 @@ class AppFolder:
     def bindings(self, name: str) -> Bindings:
         """What it was imported with."""
         return self._bindings(self.find(name))
-
-    def graph(self, app: App) -> Graph:
-        """Its graph, compiled once for all who ask. Raises `GraphError`."""
-        from server.workflow.graph import compile_graph
-
-        found = self._graphs.get(app.digest)
-        if found is None:
-            found = compile_graph(app.graph, app.mode)
-            self._graphs.put(app.digest, found)
-        return found
 
     def list(self) -> list[AppRecord]:
         """All of them, by name."""

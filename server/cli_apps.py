@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import click
 
 if TYPE_CHECKING:
-    from server.apps import AppFolder
+    from server.apps import AppFolder, AppRecord
     from server.dify.needs import Offers
     from server.dify.report import Report
     from server.workflow.app import App, Bindings
@@ -58,6 +59,11 @@ def apps() -> None:
 )
 @click.option("--fresh", is_flag=True, help="Forget the bindings of an earlier import.")
 @click.option("--name", help="Another name than the file's.")
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Replace an app of this name that came from another file; it keeps its bindings.",
+)
 @click.option("--check", is_flag=True, help="Report only; keep nothing.")
 @_json
 @_config
@@ -68,6 +74,7 @@ def import_(
     bindings_file: Path | None,
     fresh: bool,
     name: str | None,
+    replace: bool,
     check: bool,
     as_json: bool,
     config: str | None,
@@ -78,6 +85,7 @@ def import_(
     Nothing is run and nothing fetched. Exit code 0: the app can run; 1: it needs something first,
     which the report names; 2: it was not imported.
     """
+    from server.apps import AppMissing, FolderError
     from server.dify.bindings import BindingError
     from server.dify.yaml_reading import DslError
 
@@ -85,11 +93,14 @@ def import_(
     try:
         bindings = _bindings(binds, bindings_file)
         imported = _Import(home, file, bindings, name)
-        app, report = imported.look(fresh)
+        may_replace = replace or name is not None
+        app, report = imported.look(fresh=fresh, may_replace=may_replace)
         if not check:
             imported.keep()
     except (BindingError, DslError) as exc:
         _fail(f"{file}: {exc}" if isinstance(exc, DslError) else str(exc))
+    except (AppMissing, FolderError) as exc:
+        _fail(str(exc.args[0]))
     except OSError as exc:
         _fail(f"{file}: {exc.strerror or exc}")
     if as_json:
@@ -98,7 +109,8 @@ def import_(
         from server.dify.report_text import report_lines
 
         done = "Checked" if check else "Replaced" if imported.replaces else "Imported"
-        _print([f"{done} {app.name} ({app.mode}), id {app.id}", *report_lines(report)])
+        first = f"{done} {app.name} ({app.mode}), id {app.id}{_kept(imported.kept)}"
+        _print([first, *report_lines(report)])
     sys.exit(0 if report.is_runnable else _NEEDS)
 
 
@@ -111,23 +123,65 @@ class _Import:
         self._bindings = bindings
         self._name = name
         self._data = _file_bytes(file)
+        self._source = "" if str(file) == "-" else str(file.resolve())
+        self._refusal = ""
         self.replaces = False
+        self.kept = 0
+        """Bindings of an earlier import that count."""
 
-    def look(self, fresh: bool) -> tuple[App, Report]:
-        """Read it with its bindings, over those that an earlier import of the app was given."""
+    def look(self, *, fresh: bool, may_replace: bool) -> tuple[App, Report]:
+        """Read it with its bindings, over those that an earlier import of the app was given: not
+        of an app that came from another file, unless it may replace that."""
         from server.apps import checked
         from server.dify.bindings import merged
         from server.dify.dsl import read_app
 
         app, report = read_app(self._data, self._bindings, self._home.offers(), name=self._name)
-        self.replaces = any(each.id == app.id for each in self._home.folder.list())
-        if self.replaces and not fresh:
-            self._bindings = merged(self._home.folder.bindings(app.id), self._bindings)
+        earlier = self._home.folder.earlier(app.id)
+        self.replaces = earlier is not None
+        if earlier is None:
+            return app, checked(app, report)
+        if not may_replace and self._home.folder.is_another(earlier, self._data, self._source):
+            self._refusal = _another(earlier, self._file, self._source)
+        elif not fresh:
+            given, before = self._bindings, self._home.folder.bindings(app.id)
+            self._bindings = merged(before, given)
+            self.kept = len(_keys(before) - _keys(given))
             app, report = read_app(self._data, self._bindings, self._home.offers(), name=self._name)
         return app, checked(app, report)
 
     def keep(self) -> None:
-        self._home.folder.save(self._data, self._bindings, name=self._name, source=self._file.name)
+        """Ends the process if it would replace an app that came from another file."""
+        if self._refusal:
+            _fail(self._refusal)
+        self._home.folder.save(self._data, self._bindings, name=self._name, source=self._source)
+
+
+def _another(earlier: AppRecord, file: Path, source: str) -> str:
+    changed = f"{source} of {_date(file.stat().st_mtime)}" if source else "the standard input"
+    return (
+        f"there is an app {earlier.name!r} ({earlier.mode}), imported on "
+        f"{_date(earlier.imported_at)} from {earlier.source or 'the standard input'}; {changed} is "
+        "another file. --replace puts it in its place, with its bindings; --name NAME keeps both"
+    )
+
+
+def _date(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+
+
+def _keys(bindings: Bindings) -> set[tuple[str, ...]]:
+    found = {("model", key) for key in bindings.models}
+    found |= {("knowledge", key) for key in bindings.knowledge}
+    found |= {("environment", key) for key in bindings.environment}
+    tools: set[tuple[str, ...]] = {
+        ("tool", key, name) for key, settings in bindings.tools.items() for name in settings
+    }
+    return tools | found
+
+
+def _kept(count: int) -> str:
+    return f"; kept {count} binding{'' if count == 1 else 's'}" if count else ""
 
 
 @apps.command("list")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import click
 
@@ -157,7 +157,7 @@ class _Loaded:
         self.allow_code = allow_code
         self.folder = AppFolder(config.apps.dir or "apps")
         self._data, self._bindings, self._name = self._source(name, binds)
-        self.app, self.report = self.read(_offers(config, self.folder, frozenset(), allow_code))
+        self.app, self.report = self.read(self.offers(None))
 
     def read(self, offers: Offers) -> tuple[App, Report]:
         """The app and what it needs of what is offered. Ends the process if it is none."""
@@ -168,9 +168,17 @@ class _Loaded:
         except DslError as exc:
             _fail(f"{self._asked_for}: {exc}")
 
-    def offers(self, served: frozenset[str]) -> Offers:
-        """What this server has, with these models."""
-        return _offers(self._config, self.folder, served, self.allow_code)
+    def offers(self, served: frozenset[str] | None) -> Offers:
+        """What this server has, with these models; without, with those of the configured pools.
+        Ends the process if the folder of apps cannot be read."""
+        from server.apps import FolderError, offers_of
+
+        try:
+            return offers_of(
+                self._config, self.folder, served=served or None, allow_code=self.allow_code
+            )
+        except FolderError as exc:
+            _fail(str(exc))
 
     def find(self, id: str) -> App | None:
         """Another app of the folder, by id or name."""
@@ -198,28 +206,6 @@ class _Loaded:
             _fail(str(exc))
         except OSError as exc:
             _fail(f"{name}: {exc.strerror or exc}")
-
-
-def _offers(config: Any, folder: Any, served: frozenset[str], allow_code: bool) -> Offers:
-    from server.dify.dsl import Offers
-    from server.workflow.model_names import ModelNames
-
-    return Offers(
-        models=ModelNames(config.models),
-        served=served or frozenset(pool.model for pool in config.pool),
-        code=config.code.enabled or allow_code,
-        tools=config.tools,
-        knowledge=_bases_in(config.knowledge.dir),
-        apps=frozenset(name for each in folder.list() for name in (each.name, each.id)),
-    )
-
-
-def _bases_in(folder: str | None) -> frozenset[str]:
-    """The names of the knowledge bases that the folder has."""
-    try:
-        return frozenset(each.name for each in Path(folder).iterdir()) if folder else frozenset()
-    except OSError:  # said when it is read
-        return frozenset()
 
 
 def _bytes(name: str) -> bytes:

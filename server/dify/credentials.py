@@ -19,15 +19,21 @@ _ANY_OF: Final[dict[str, tuple[str, ...]]] = {
     "mcp_sse": ("servers_config",),
     "openai": ("openai_api_key", "api_key", "openai_base_url", "base_url"),
     "openai_tool": ("openai_api_key", "api_key", "openai_base_url", "base_url"),
+    "slack": ("webhook_url",),
     "searxng": ("searxng_base_url", "base_url"),
     "tavily": ("tavily_api_key",),
+    "wecom": ("hook_key",),
 }
 """One of these settings is enough; the first is the one to suggest."""
 
 
-def missing_credential(native_key: str, settings: Mapping[str, Any]) -> str | None:
-    """The setting to bind; None if there is nothing to bind."""
-    names = _ANY_OF.get(native_key, ())
+_OF_TOOLS: Final[dict[tuple[str, str], tuple[str, ...]]] = {("jina", "jina_search"): ("api_key",)}
+"""What only this tool of a provider needs."""
+
+
+def missing_credential(native_key: str, tool: str, settings: Mapping[str, Any]) -> str | None:
+    """The setting to bind for a tool of a provider; None if there is nothing to bind."""
+    names = _OF_TOOLS.get((native_key, tool)) or _ANY_OF.get(native_key, ())
     if not names or any(settings.get(name) for name in names):
         return None
     return names[0]

@@ -88,7 +88,7 @@ def _need(
             "missing", "tool", places[0], f"{message}: {named}", f'--bind "{key}.{setting}"'
         )
     elif kind == "native":
-        credential = missing_credential(native_key(provider) or "", settings)
+        credential = missing_credential(native_key(provider) or "", ref.name, settings)
         if credential and not settings.keys() & _SOURCES:
             message = f"the tool {named} needs {credential}"
             fix = f'--bind "{key}.{credential}=VALUE"'

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from server.dify.yaml_reading import DslError, Limits, read_yaml
 from server.knowledge.bases import KnowledgeBases
 from server.workflow.services import ServiceFailed
 
@@ -23,6 +24,7 @@ SUFFIXES: Final = frozenset({".md", ".markdown", ".mdx", ".txt", ".text", ".rst"
 MOST_FILES: Final = 20_000
 MOST_FILE_BYTES: Final = 10 * 1024 * 1024
 _MOST_HEAD: Final = 20_000
+_HEAD_LIMITS: Final = Limits(values=2_000, all_characters=100_000, depth=10)
 
 
 class Loaded(msgspec.Struct, kw_only=True):
@@ -77,11 +79,9 @@ def _parted(text: str) -> tuple[dict[str, Any], str]:
     end = text.find("\n---", 4, _MOST_HEAD) if text.startswith("---\n") else -1
     if end < 0:
         return {}, text
-    import yaml
-
     try:
-        found = yaml.safe_load(text[4:end])
-    except (yaml.YAMLError, RecursionError, ValueError):
+        found = read_yaml(text[4:end], _HEAD_LIMITS).value
+    except DslError:
         return {}, text
     if not isinstance(found, dict):
         return {}, text
@@ -90,7 +90,7 @@ def _parted(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _plain(value: Any) -> Any:
-    """Dates as ISO 8601 writes them, anything deep as text."""
+    """Anything deep as text."""
     if isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list):

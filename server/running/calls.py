@@ -34,11 +34,14 @@ class AppCalls:
 
     async def run(self, app_id: str, inputs: dict[str, Value], run: NodeRun) -> dict[str, Value]:
         """Run it one level deeper, for the same user, in the same tier, by the same deadline.
-        Nobody watches it; the caller's cancellation ends it. Raises `ToolFailed`."""
+        Nobody watches it; the caller's cancellation ends it. Its tokens count for the caller,
+        too. Raises `ToolFailed`."""
         app = self.app(app_id)
         if app is None or self.running is None:
             raise ToolFailed(f"there is no app {app_id!r} here", "ToolInvokeError")
-        above = run.run
+        above, most = run.run, self.running.limits.depth
+        if above.depth >= most:
+            raise ToolFailed(f"Max workflow call depth {most} reached.", "ToolInvokeError")
         # A tool of any kind may be bound to a workflow, so its node may stand in a slot of its own.
         run.leave_slot()
         stop = Stop()
@@ -56,6 +59,7 @@ class AppCalls:
             )
         except (InputError, GraphError) as error:
             raise ToolFailed(f"{app.name}: {error}", "ToolInvokeError") from error
+        run.spend(result.usage)
         if result.status not in ("succeeded", "partial-succeeded"):
             raise ToolFailed(f"{app.name}: {result.error or result.status}", "ToolInvokeError")
         return result.outputs

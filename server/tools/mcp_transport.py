@@ -6,7 +6,6 @@ holds its stream open for as long as its `async with` lasts.
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -18,8 +17,9 @@ from server.tools.event_stream import EventStream, EventTooLong, ServerEvent
 from server.tools.mcp_config import McpServer
 from server.web.streams import Incoming, StreamingWeb
 from server.web.urls import Refused, parse_url
-from server.workflow.large_json import read_json
+from server.workflow.large_json import MOST_BODY_BYTES, json_bytes, read_json
 from server.workflow.services import ToolFailed, WebFailed, WebRequest
+from server.workflow.sizes import TooLarge
 
 __all__ = [
     "HttpTransport",
@@ -80,7 +80,7 @@ class HttpTransport:
                 self.session = _header(incoming, "mcp-session-id") or self.session
                 if "text/event-stream" in _header(incoming, "content-type"):
                     return await self._from_events(incoming, message["id"])
-                return await _response(await _whole(incoming), message["id"])
+                return _response(await _whole(incoming), message["id"])
         except WebFailed as error:
             raise mcp_failed(self._server, error.message) from None
         except (EventTooLong, ValueError) as error:
@@ -123,7 +123,7 @@ class HttpTransport:
         stream = EventStream()
         while data := await incoming.read():
             for event in stream.feed(data):
-                heard = await _decoded(event.data)
+                heard = _decoded(event.data)
                 for one in heard if isinstance(heard, list) else [heard]:
                     if _answers(one, id):
                         return one  # type: ignore[no-any-return]
@@ -146,7 +146,7 @@ class HttpTransport:
             method=method,
             url=self._server.url,
             headers=headers,
-            content=json.dumps(message).encode() if message else None,
+            content=_written(self._server, message) if message else None,
             read_s=self._server.timeout_s,
             total_s=self._server.timeout_s,
             most_bytes=MOST_BYTES,
@@ -207,7 +207,7 @@ class SseTransport:
         with trio.move_on_after(self._server.timeout_s):
             await self.tell(message)
             while True:
-                heard = await _decoded((await self._next()).data)
+                heard = self._heard(await self._next())
                 if _answers(heard, message["id"]):
                     return heard  # type: ignore[no-any-return]
                 reply = reply_to(heard)
@@ -221,7 +221,7 @@ class SseTransport:
             method="POST",
             url=self._post_to,
             headers=[("Content-Type", "application/json"), *self._server.headers],
-            content=json.dumps(message).encode(),
+            content=_written(self._server, message),
             read_s=self._server.timeout_s,
             total_s=self._server.timeout_s,
             follow_redirects=False,
@@ -232,6 +232,12 @@ class SseTransport:
             raise mcp_failed(self._server, error.message) from None
         if not 200 <= answer.status < 300:
             raise mcp_failed(self._server, f"answered {answer.status} to a message")
+
+    def _heard(self, event: ServerEvent) -> Any:
+        try:
+            return _decoded(event.data)
+        except TooLarge as error:
+            raise mcp_failed(self._server, error) from None
 
     async def _next(self) -> ServerEvent:
         while not self._waiting:
@@ -261,16 +267,28 @@ def _answers(heard: Any, id: int) -> bool:
     return isinstance(heard, dict) and heard.get("id") == id and "method" not in heard
 
 
-async def _decoded(text: str) -> Any:
+def _written(server: McpServer, message: Message) -> bytes:
     try:
-        return await read_json(text)
+        return json_bytes(message)
+    except ValueError as error:
+        raise mcp_failed(server, error) from None
+
+
+def _decoded(text: str) -> Any:
+    """None for what is no message. Raises `TooLarge`."""
+    try:
+        return read_json(text, MOST_BODY_BYTES)
+    except TooLarge:
+        raise
     except ValueError:
         return None
 
 
-async def _response(content: bytes, id: int) -> Message:
+def _response(content: bytes, id: int) -> Message:
     try:
-        found = await read_json(content)
+        found = read_json(content, MOST_BODY_BYTES)
+    except TooLarge:
+        raise
     except ValueError as error:
         raise ValueError(f"its answer is no JSON: {error}") from None
     for one in found if isinstance(found, list) else [found]:

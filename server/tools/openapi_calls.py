@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
@@ -12,7 +11,7 @@ import msgspec
 
 from server.tools.openapi import Operation, Parameter
 from server.workflow.answered import file_name, is_file, mime_type_of, text_of_answer
-from server.workflow.large_json import read_json
+from server.workflow.large_json import json_bytes, json_text, read_json
 from server.workflow.multipart import FormFile, boundary, encoded
 from server.workflow.node import NodeRun
 from server.workflow.services import (
@@ -23,8 +22,9 @@ from server.workflow.services import (
     WebRequest,
     WebResponse,
 )
+from server.workflow.sizes import TooLarge
 from server.workflow.tool_arguments import coerced
-from server.workflow.values import File, Value, text_of
+from server.workflow.values import File, Value, plain, text_of
 
 __all__ = ["Auth", "OpenApiTool", "read_auth"]
 
@@ -168,7 +168,14 @@ class OpenApiTool:
             return urlencode(pairs).encode(), body.media_type
         if isinstance(value, str) and "json" not in body.media_type:
             return value.encode(), body.media_type
-        return json.dumps(value, ensure_ascii=False, default=str).encode(), body.media_type
+        return _json_body(self.name, value), body.media_type
+
+
+def _json_body(name: str, value: Value) -> bytes:
+    try:
+        return json_bytes(plain(value))
+    except ValueError as error:
+        raise ToolFailed(f"{name}: its body: {error}", "ToolParameterError") from None
 
 
 def _joined(value: Value) -> str:
@@ -225,8 +232,10 @@ async def _output(name: str, answer: WebResponse, run: NodeRun) -> ToolOutput:
         return ToolOutput(files=[file])
     text = text_of_answer(answer)
     try:
-        found = await read_json(text)
+        found = read_json(text)
+        text = json_text(found)
+    except TooLarge as error:
+        raise ToolFailed(f"{name}: its answer: {error}", "ToolInvokeError") from None
     except ValueError:
         return ToolOutput(text=text)
-    text = json.dumps(found, ensure_ascii=False)
     return ToolOutput(text=text, json=[found] if isinstance(found, dict | list) else [])

@@ -110,13 +110,13 @@ class Toolbox:
             raise _unbound(provider)
         return tools
 
-    async def mcp_tools(self, config: Any, run: NodeRun) -> list[Tool]:
+    async def mcp_tools(self, config: Any, run: NodeRun, *, trusted: bool = False) -> list[Tool]:
         """The tools of servers that a graph names itself, in `mcp_server` or
-        `mcp_servers_config` of an agent: under the guard like any URL of a file. Raises
-        `ToolFailed`."""
+        `mcp_servers_config` of an agent: under the guard like any URL of a file, unless the
+        operator named them. Raises `ToolFailed`."""
         found: list[Tool] = []
         for server in mcp_servers(config):
-            found += await self._mcp_provider(server, run, trusted=False).tools()
+            found += await self._mcp_provider(server, run, trusted=trusted).tools()
         return found
 
     async def _tools_of(self, tool: ToolRef, run: NodeRun) -> list[Tool] | None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final, Protocol
 
 from server.workflow.app import App, InputSpec
+from server.workflow.large_json import values_text
 from server.workflow.node import NodeRun
 from server.workflow.services import ToolFailed, ToolOutput
 from server.workflow.values import File, Value, plain
 
-__all__ = ["MOST_CALLS_DEEP", "WorkflowTool", "Workflows"]
-
-MOST_CALLS_DEEP: Final = 5
-"""As Dify's WORKFLOW_CALL_MAX_DEPTH."""
+__all__ = ["WorkflowTool", "Workflows"]
 
 _TYPES: Final = {"number": "number", "checkbox": "boolean", "json_object": "object"}
 
@@ -49,17 +46,16 @@ class WorkflowTool:
     async def call(
         self, arguments: dict[str, Any], settings: dict[str, Any], run: NodeRun
     ) -> ToolOutput:
-        if run.run.depth >= MOST_CALLS_DEEP:
-            raise ToolFailed(
-                f"Max workflow call depth {MOST_CALLS_DEEP} reached.", "ToolInvokeError"
-            )
         known = {spec.name for spec in self._app.inputs}
         inputs = {name: value for name, value in settings.items() if name in known} | arguments
         outputs = await self._workflows.run(self._app.id, inputs, run)
-        shown = plain(outputs)
+        try:
+            text = await values_text(outputs)
+        except ValueError as error:
+            raise ToolFailed(f"{self._app.name}: its outputs: {error}", "ToolInvokeError") from None
         return ToolOutput(
-            text=json.dumps(shown, ensure_ascii=False),
-            json=[shown],
+            text=text,
+            json=[plain(outputs)],
             files=_files(list(outputs.values())),
             variables={name: value for name, value in outputs.items() if name not in _TAKEN},
         )

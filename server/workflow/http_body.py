@@ -10,11 +10,11 @@ from urllib.parse import urlencode
 
 import trio
 
-from server.workflow.large_json import read_json
+from server.workflow.large_json import MOST_BODY_BYTES, json_bytes, read_json
 from server.workflow.multipart import FormFile, boundary, encoded, logged
 from server.workflow.node import NodeError, NodeRun
 from server.workflow.reading import Reader
-from server.workflow.sizes import Room
+from server.workflow.sizes import Room, TooLarge
 from server.workflow.template import Template
 from server.workflow.values import File, text_of
 from server.workflow.variables import Selector
@@ -154,10 +154,15 @@ def _written(value: Any) -> str:
 async def _json_body(text: str) -> bytes:
     """What was meant by a text that templates made, as JSON."""
     try:
-        value = await read_json(text)
-    except ValueError:
-        value = await _repaired(text)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+        try:
+            value = read_json(text, MOST_BODY_BYTES)
+        except TooLarge:
+            raise
+        except ValueError:
+            value = await _repaired(text)
+        return json_bytes(value, MOST_BODY_BYTES)
+    except TooLarge as error:
+        raise NodeError(f"The JSON body is too large: {error}", "RequestBodyError") from None
 
 
 async def _repaired(text: str) -> Any:

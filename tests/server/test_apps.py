@@ -133,15 +133,6 @@ def test_remove(folder: AppFolder) -> None:
         folder.remove("Small")
 
 
-def test_graphs_are_compiled_once(folder: AppFolder) -> None:
-    """By digest: the same app gives the same graph, a changed one another."""
-    app, _ = folder.save(SMALL)
-    graph = folder.graph(app)
-    assert folder.graph(AppFolder(folder.path).load("Small")) is graph
-    changed, _ = folder.save(written(workflow(start(), end("start", "y"))))
-    assert folder.graph(changed) is not graph
-
-
 def test_few_are_kept_in_memory(tmp_path: Path) -> None:
     """Beyond its number those used longest ago are read anew."""
     folder = AppFolder(tmp_path, kept=2)

@@ -66,6 +66,39 @@ def test_bindings_are_kept_over_imports(run: Command) -> None:
     assert run("import", file, "--fresh").exit_code == 1
 
 
+def test_another_file_replaces_nothing_by_chance(run: Command) -> None:
+    """A file of the same name from elsewhere is refused, with both dates; it gets the bindings of
+    what it replaces only if told so."""
+    mine = run.file(SMALL)
+    (run.home / "sent").mkdir()
+    theirs = run.file(SMALL | {"x": 1}, "sent/app.yml")
+    assert run("import", mine, "--bind", "model:*=qwen", "--bind", "tool:t.key=k").exit_code == 0
+    before = sorted((run.home / "apps").rglob("*"))
+    found = run("import", theirs)
+    assert found.exit_code == 2
+    assert found.stderr.startswith("triolet: there is an app 'Small' (workflow), imported on 20")
+    assert f"from {mine}; {theirs} of 20" in found.stderr
+    assert "is another file. --replace puts it in its place" in found.stderr
+    assert run("import", theirs, "--fresh").exit_code == 2
+    assert run("import", "-", input=written(SMALL | {"x": 1})).exit_code == 2
+    assert sorted((run.home / "apps").rglob("*")) == before
+    assert "gpt-4o is not bound" in run("import", theirs, "--check").output
+    found = run("import", theirs, "--replace")
+    assert found.exit_code == 0
+    assert found.output.splitlines()[0].endswith("; kept 2 bindings")
+    found = run("import", mine, "--name", "Small", "--bind", "model:*=q")
+    assert found.output.splitlines()[0].endswith("; kept 1 binding")
+
+
+def test_a_new_version_of_a_file_needs_no_word(run: Command) -> None:
+    """From the same place; and the same bytes from anywhere."""
+    assert run("import", run.file(SMALL), "--bind", "model:*=qwen").exit_code == 0
+    changed = SMALL | {"x": 1}
+    found = run("import", run.file(changed))
+    assert (found.exit_code, found.output.splitlines()[0][-16:]) == (0, "; kept 1 binding")
+    assert run("import", "-", input=written(changed)).exit_code == 0
+
+
 def test_check_keeps_nothing(run: Command) -> None:
     """It reports, and the folder is not even made."""
     found = run("import", run.file(SMALL), "--check")

@@ -87,12 +87,19 @@ async def _converted(given: Given) -> ToolOutput:
     source = _zone(given, given.text("current_timezone", _ZONE))
     target = _zone(given, given.text("target_timezone", "Asia/Tokyo"))
     local = _read(given, "current_time").replace(tzinfo=source)
-    return ToolOutput(text=local.astimezone(target).strftime(_FORMAT))
+    try:
+        return ToolOutput(text=local.astimezone(target).strftime(_FORMAT))
+    except OverflowError:
+        raise given.wrong("'current_time' is out of range; years are 1 to 9999") from None
 
 
 async def _timestamp(given: Given) -> ToolOutput:
     zone = _zone(given, given.text("timezone", _ZONE))
-    return ToolOutput(text=str(int(_read(given, "localtime").replace(tzinfo=zone).timestamp())))
+    local = _read(given, "localtime").replace(tzinfo=zone)
+    try:
+        return ToolOutput(text=str(int(local.timestamp())))
+    except OverflowError:
+        raise given.wrong("'localtime' is out of range; years are 1 to 9999") from None
 
 
 async def _localtime(given: Given) -> ToolOutput:

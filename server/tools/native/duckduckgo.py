@@ -143,7 +143,7 @@ async def _translate(given: Given) -> ToolOutput:
     query["vqd"] = await _token(given, base, "translate")
     content = given.text("query").encode()
     url = f"{base}/translation.js"
-    found = await json_in(
+    found = json_in(
         given, await send(given, "POST", url, query=query, headers=[_AGENT], content=content)
     )
     if not isinstance(found, dict) or not isinstance(found.get("translated"), str):

@@ -4,14 +4,15 @@ models write them, and wrong ones refused by name.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from server.tools.native.operator_settings import told_by_operator
+from server.workflow.large_json import json_text, read_json
 from server.workflow.node import NodeRun
 from server.workflow.services import Services, ToolFailed, Web
-from server.workflow.values import File
+from server.workflow.sizes import TooLarge
+from server.workflow.values import File, plain
 
 __all__ = ["Given"]
 
@@ -47,6 +48,10 @@ class Given:
     def value(self, name: str, default: Any = None) -> Any:
         return self._values.get(name, default)
 
+    def is_of_operator(self, name: str) -> bool:
+        """Whether the operator gave it: what a file or a model says is not to be trusted so."""
+        return name in self._of_operator and self.value(name) == self._of_operator[name]
+
     def text(self, name: str, default: str | None = None) -> str:
         """Raises `ToolFailed` if there is none and no default."""
         found = self._values.get(name, default)
@@ -58,7 +63,10 @@ class Given:
             return str(found)
         if isinstance(found, File):
             raise self.wrong(f"{name!r} is a file; it takes a text")
-        return json.dumps(found, ensure_ascii=False, default=str)
+        try:
+            return json_text(plain(found))
+        except ValueError as error:
+            raise self.wrong(f"{name!r}: {error}") from None
 
     def flag(self, name: str, default: bool = False) -> bool:
         found = self._values.get(name, default)
@@ -90,8 +98,10 @@ class Given:
         found = self._values.get(name, {})
         if isinstance(found, str):
             try:
-                found = json.loads(found)
-            except (ValueError, RecursionError):
+                found = read_json(found)
+            except TooLarge as error:
+                raise self.wrong(f"{name!r}: {error}") from None
+            except ValueError:
                 raise self.wrong(f"{name!r} is not JSON") from None
         if not isinstance(found, dict):
             raise self.wrong(f"{name!r} is not a JSON object")

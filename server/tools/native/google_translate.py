@@ -23,7 +23,7 @@ async def _translate(given: Given) -> ToolOutput:
     base = given.base_url("https://translate.googleapis.com")
     query = {"client": "gtx", "sl": "auto", "tl": language, "dt": "t", "q": given.text("content")}
     response = await send(given, "GET", f"{base}/translate_a/single", query=query)
-    found = await json_in(given, response)
+    found = json_in(given, response)
     try:
         return ToolOutput(text="".join(part[0] for part in found[0] if part[0]))
     except (IndexError, KeyError, TypeError):

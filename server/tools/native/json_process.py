@@ -12,6 +12,7 @@ import trio
 from server.tools.native.given import Given
 from server.tools.native.json_path import MOST_MATCHES, Match, PathError, find
 from server.tools.native.native_tool import Do, NativeTool, arguments
+from server.workflow.large_json import json_text, read_json
 from server.workflow.services import Tool, ToolFailed, ToolOutput
 
 __all__ = ["tools"]
@@ -95,8 +96,8 @@ def _content(given: Given) -> Any:
     if len(text) > MOST_CHARACTERS:
         raise given.wrong(f"'content' has {len(text)} characters; {MOST_CHARACTERS} are allowed")
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
+        return read_json(text)
+    except ValueError as error:
         raise given.wrong(f"'content' is not JSON: {error}") from None
 
 
@@ -111,7 +112,12 @@ def _matches(given: Given, name: str, root: Any) -> list[Match]:
 
 
 def _written(given: Given, value: Any) -> str:
-    return json.dumps(value, ensure_ascii=given.flag("ensure_ascii", True))
+    try:
+        text = json_text(value)
+    except ValueError as error:
+        raise given.wrong(str(error)) from None
+    escaped = given.flag("ensure_ascii", True) and not text.isascii()
+    return json.dumps(value) if escaped else text
 
 
 def _parse(given: Given) -> ToolOutput:

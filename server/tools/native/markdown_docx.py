@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from markdown_it.token import Token
 
-__all__ = ["docx_of"]
+__all__ = ["MOST_CHARACTERS", "MOST_PARAGRAPHS", "MOST_PIECES", "docx_of"]
+
+MOST_CHARACTERS: Final = 200_000
+MOST_PARAGRAPHS: Final = 5_000
+"""Cells of tables count too. Each takes 0.1 ms, and the square of their number."""
+
+MOST_PIECES: Final = 20_000
+"""Pieces of text of one look, 50 µs each."""
+
+_PARAGRAPHS: Final = frozenset({"inline", "fence", "code_block", "hr"})
 
 
 def docx_of(text: str, template: bytes | None = None) -> bytes:
     """Headings, paragraphs with bold, italic, code and links, lists, quotes, tables, code blocks
-    and rules. Images are named, not fetched. Raises ImportError without the extra `documents`."""
+    and rules. Images are named, not fetched. Takes two seconds at most. Raises ImportError without
+    the extra `documents`, ValueError for what is beyond a limit."""
     import docx
     from markdown_it import MarkdownIt
 
-    document = docx.Document(io.BytesIO(template) if template else None)
+    if len(text) > MOST_CHARACTERS:
+        raise ValueError(f"a Word document is made of at most {MOST_CHARACTERS} characters")
     tokens = MarkdownIt("commonmark").enable(["table", "strikethrough"]).parse(text)
+    _check(tokens)
+    document = docx.Document(io.BytesIO(template) if template else None)
     _Writer(document).write(tokens)
     written = io.BytesIO()
     document.save(written)
     return written.getvalue()
+
+
+def _check(tokens: list[Token]) -> None:
+    if sum(token.type in _PARAGRAPHS for token in tokens) > MOST_PARAGRAPHS:
+        raise ValueError(f"a Word document has at most {MOST_PARAGRAPHS} paragraphs and cells")
+    if sum(len(token.children or ()) for token in tokens) > MOST_PIECES:
+        raise ValueError(f"a Word document has at most {MOST_PIECES} pieces of text")
 
 
 class _Writer:
@@ -32,6 +52,7 @@ class _Writer:
         self._quoted = 0
         self._heading = 0
         self._rows: list[list[Token]] | None = None
+        self._styles: dict[str, str | None] = {}
 
     def write(self, tokens: list[Token]) -> None:
         for token in tokens:
@@ -84,7 +105,8 @@ class _Writer:
         if not width:
             return
         table = self._document.add_table(rows=len(rows), cols=width)
-        table.style = self._style("Table Grid")
+        if "Table Grid" in self._document.styles:
+            table.style = "Table Grid"
         for number, (made, row) in enumerate(zip(table.rows, rows, strict=True)):
             for cell, inline in zip(made.cells, row, strict=False):
                 self._inline(cell.paragraphs[0], inline, bold=number == 0)
@@ -94,19 +116,26 @@ class _Writer:
             if self._rows:
                 self._rows[-1].append(token)
         elif self._heading:
-            self._inline(self._document.add_heading(level=self._heading), token)
+            self._inline(self._paragraph(f"Heading {self._heading}"), token)
         else:
-            self._inline(self._document.add_paragraph(style=self._paragraph_style()), token)
+            self._inline(self._paragraph(self._paragraph_style()), token)
 
-    def _paragraph_style(self) -> Any:
+    def _paragraph_style(self) -> str:
         if self._lists:
             depth = min(len(self._lists), 3)
-            return self._style(self._lists[-1] + (f" {depth}" if depth > 1 else ""))
-        return self._style("Quote") if self._quoted else None
+            return self._lists[-1] + (f" {depth}" if depth > 1 else "")
+        return "Quote" if self._quoted else ""
 
-    def _style(self, name: str) -> Any:
-        """None if the template lacks it."""
-        return name if name in self._document.styles else None
+    def _paragraph(self, style: str) -> Any:
+        """A new one; plain if the template lacks the style. Asking for a style by its name each
+        time would take most of the time."""
+        if style not in self._styles:
+            known = style and style in self._document.styles
+            self._styles[style] = self._document.styles[style].style_id if known else None
+        paragraph = self._document.add_paragraph()
+        if self._styles[style] is not None:
+            paragraph._p.style = self._styles[style]
+        return paragraph
 
     def _inline(self, paragraph: Any, token: Token, *, bold: bool = False) -> None:
         strong, emphasised, link = bold, False, ""

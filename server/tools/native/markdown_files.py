@@ -87,7 +87,10 @@ async def _to_docx(given: Given) -> ToolOutput:
     if given.value("docx_template_file") is not None:
         file = given.files("docx_template_file")[0]
         template = await given.services.files.read(file, _MOST_TEMPLATE_BYTES)
-    content = await _made(lambda: docx_of(text, template))
+    try:
+        content = await _made(lambda: docx_of(text, template))
+    except ValueError as error:
+        raise given.wrong(f"'md_text': {error}") from None
     return ToolOutput(files=[_keep(given, content, "docx", _DOCX)])
 
 

@@ -4,11 +4,12 @@ written before agents could have those tools themselves.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from typing import Any
 
 from server.tools.native.given import Given
 from server.tools.native.native_tool import NativeTool, arguments
+from server.workflow.large_json import json_text
 from server.workflow.services import Tool, ToolFailed, ToolOutput
 
 __all__ = ["mcp_config_tools", "mcp_sse_tools"]
@@ -39,8 +40,10 @@ def _tools(provider: str, listing: str, calling: str) -> list[Tool]:
 
 
 async def _all(given: Given) -> list[Tool]:
-    servers = given.credential("servers_config")
-    return await given.services.tools.mcp_tools(servers, given.run)
+    servers, trusted = given.value("servers_config"), given.is_of_operator("servers_config")
+    if not isinstance(servers, Mapping | list):
+        servers = given.credential("servers_config")
+    return await given.services.tools.mcp_tools(servers, given.run, trusted=trusted)
 
 
 async def _listed(given: Given) -> ToolOutput:
@@ -48,7 +51,10 @@ async def _listed(given: Given) -> ToolOutput:
         {"name": tool.name, "description": tool.description, "parameters": tool.schema}
         for tool in await _all(given)
     ]
-    return ToolOutput(text=json.dumps(described, ensure_ascii=False))
+    try:
+        return ToolOutput(text=json_text(described))
+    except ValueError as error:
+        raise ToolFailed(f"the MCP servers' tools: {error}", "ToolInvokeError") from None
 
 
 async def _called(given: Given) -> ToolOutput:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
-import trio
-
 from server.tools.native.given import Given
+from server.workflow.large_json import MOST_BODY_BYTES, json_bytes, read_json
 from server.workflow.services import ToolFailed, WebRequest, WebResponse
+from server.workflow.sizes import TooLarge
 
 __all__ = ["ask_json", "json_in", "send"]
 
 MOST_BYTES: Final = 10 * 1024 * 1024
-_ON_LOOP_BYTES: Final = 65_536
 _SHOWN: Final = 300
 """Characters of a refusing answer that an error repeats."""
 
@@ -38,7 +36,7 @@ async def send(
     if kept:
         url += ("&" if "?" in url else "?") + urlencode(kept, doseq=True)
     if body is not None:
-        content = json.dumps(body, ensure_ascii=False).encode()
+        content = _written(given, body)
         headers = [*headers, ("content-type", "application/json")]
     response = await given.web.send(
         WebRequest(
@@ -59,13 +57,20 @@ async def send(
     return response
 
 
-async def json_in(given: Given, response: WebResponse) -> Any:
-    """Its JSON, read in a thread if it is large. Raises `ToolFailed`."""
+def _written(given: Given, body: Any) -> bytes:
     try:
-        if len(response.content) <= _ON_LOOP_BYTES:
-            return json.loads(response.content)
-        return await trio.to_thread.run_sync(json.loads, response.content, abandon_on_cancel=True)
-    except (ValueError, RecursionError):
+        return json_bytes(body)
+    except ValueError as error:
+        raise given.wrong(str(error)) from None
+
+
+def json_in(given: Given, response: WebResponse) -> Any:
+    """Its JSON. Raises `ToolFailed`."""
+    try:
+        return read_json(response.content, MOST_BODY_BYTES)
+    except TooLarge as error:
+        raise ToolFailed(f"{given.provider}: its answer: {error}", "ToolInvokeError") from None
+    except ValueError:
         told = response.content[:_SHOWN].decode("utf-8", "replace")
         raise ToolFailed(
             f"{given.provider} did not answer with JSON: {told}", "ToolInvokeError"
@@ -74,7 +79,7 @@ async def json_in(given: Given, response: WebResponse) -> Any:
 
 async def ask_json(given: Given, method: str, url: str, **how: Any) -> dict[str, Any]:
     """Send a request and read the object that it is answered with. Raises as `send` does."""
-    found = await json_in(given, await send(given, method, url, **how))
+    found = json_in(given, await send(given, method, url, **how))
     if not isinstance(found, dict):
         raise ToolFailed(f"{given.provider} answered with no JSON object", "ToolInvokeError")
     return found

@@ -57,9 +57,15 @@ async def _ask(given: Given, path: str, body: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def _items(found: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """The objects of a list; what is none is left out."""
+    items = found.get(name)
+    return [item for item in items if isinstance(item, dict)] if isinstance(items, list) else []
+
+
 async def _search(given: Given) -> ToolOutput:
     found = await _ask(given, "/search", _search_body(given))
-    results = [item for item in found.get("results") or [] if isinstance(item, dict)]
+    results = _items(found, "results")
     if not results:
         return ToolOutput(text=f"No results found for '{given.text('query')}' in Tavily.")
     lines = [f"**Answer:** {found['answer']}\n"] if found.get("answer") else []
@@ -121,9 +127,9 @@ async def _extract(given: Given) -> ToolOutput:
     }
     found = await _ask(given, "/extract", body)
     lines = []
-    for number, item in enumerate(found.get("results") or [], 1):
+    for number, item in enumerate(_items(found, "results"), 1):
         lines.append(f"# Extracted Content {number}: {item.get('url', '')}\n")
         lines.append(f"**Raw Content:**\n{item.get('raw_content', '')}\n\n---\n")
-    for item in found.get("failed_results") or []:
+    for item in _items(found, "failed_results"):
         lines.append(f"- {item.get('url', '')}: {item.get('error', 'Unknown error')}\n")
     return ToolOutput(text="\n".join(lines), json=[found])

@@ -60,7 +60,7 @@ async def _search(given: Given) -> ToolOutput:
     found = await ask_json(given, "GET", f"{base}/w/api.php", query=query, headers=headers)
     parts = [
         f"Page: {page.get('title', '')}\nSummary: {page['extract']}"
-        for page in sorted(_pages(found), key=lambda page: page.get("index", 0))
+        for page in sorted(_pages(found), key=_index)
         if page.get("extract")
     ]
     return ToolOutput(
@@ -69,8 +69,14 @@ async def _search(given: Given) -> ToolOutput:
 
 
 def _pages(found: dict[str, Any]) -> list[dict[str, Any]]:
-    pages = (found.get("query") or {}).get("pages") or []
+    query = found.get("query")
+    pages = query.get("pages") if isinstance(query, dict) else None
     return [page for page in pages if isinstance(page, dict)] if isinstance(pages, list) else []
+
+
+def _index(page: dict[str, Any]) -> float:
+    index = page.get("index")
+    return index if isinstance(index, int | float) else 0
 
 
 def _language(given: Given) -> str:

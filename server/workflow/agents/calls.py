@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -12,9 +11,10 @@ import trio
 from server.workflow.agents.steps import Step
 from server.workflow.agents.toolset import Offered, Toolset
 from server.workflow.json_text import object_in
+from server.workflow.large_json import read_json, values_text
 from server.workflow.node import NodeError, NodeRun
 from server.workflow.services import ServiceFailed, ToolCall, ToolOutput
-from server.workflow.values import File, plain
+from server.workflow.values import File
 
 __all__ = ["MOST_AT_ONCE", "MOST_CALLS", "Outcome", "arguments_of", "call_tools", "labels_of"]
 
@@ -52,8 +52,8 @@ async def arguments_of(written: str) -> dict[str, Any] | None:
     if not written.strip():
         return {}
     try:
-        found = json.loads(written, strict=False)
-    except (ValueError, RecursionError):
+        found = read_json(written)
+    except ValueError:
         return await object_in(written) if "{" in written else None
     if isinstance(found, str) and found.lstrip().startswith("{"):
         return await object_in(found)
@@ -112,17 +112,22 @@ async def _tried(call: ToolCall, tool: Offered | None, tools: Toolset, run: Node
             call, f"the arguments of {tool.name} are not a JSON object; write them anew"
         )
     try:
-        with trio.fail_after(CALL_S):
-            output = await tool.tool.call(tool.arguments(arguments), dict(tool.settings), run)
+        async with run.in_slot("io") as part:
+            with trio.fail_after(CALL_S):
+                output = await tool.tool.call(tool.arguments(arguments), dict(tool.settings), part)
     except (ServiceFailed, NodeError) as failure:
         return _refused(call, failure.message, arguments)
     except trio.TooSlowError:
         return _refused(call, f"{tool.name} gave no result within {CALL_S:g} s", arguments)
+    try:
+        observation = await _observation(output)
+    except ValueError as error:
+        return _refused(call, f"{tool.name} gave a result that cannot be shown: {error}", arguments)
     return Outcome(
         call=call,
         name=tool.name,
         arguments=arguments,
-        observation=_observation(output),
+        observation=observation,
         files=output.files,
     )
 
@@ -146,16 +151,17 @@ def _refused(call: ToolCall, reason: str, arguments: dict[str, Any] | None = Non
     )
 
 
-def _observation(output: ToolOutput) -> str:
-    """Its text, or its JSON if it has none, and a line for each file."""
+async def _observation(output: ToolOutput) -> str:
+    """Its text, or its JSON if it has none, and a line for each file. Raises ValueError for JSON
+    that is too large."""
     parts = []
     if output.text:
         parts.append(output.text)
     elif output.json:
         found = output.json[0] if len(output.json) == 1 else output.json
-        parts.append(json.dumps(plain(found), ensure_ascii=False, default=str))
+        parts.append(await values_text(found))
     elif output.variables:
-        parts.append(json.dumps(plain(output.variables), ensure_ascii=False, default=str))
+        parts.append(await values_text(output.variables))
     parts += [
         f"A {file.type} was made and is shown to the user: {file.name}" for file in output.files
     ]

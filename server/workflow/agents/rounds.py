@@ -9,6 +9,7 @@ from typing import Any
 from server.workflow.agents.calls import Outcome, call_tools, labels_of
 from server.workflow.agents.steps import Step
 from server.workflow.agents.work import Findings, Work
+from server.workflow.large_json import read_json
 from server.workflow.services import Completion, Message, ToolCall, Usage
 from server.workflow.tokens import estimate_messages
 from server.workflow.values import plain
@@ -101,8 +102,8 @@ def _output(thought: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
 def _given(arguments: str) -> Any:
     """The arguments as JSON, or as they were written."""
     try:
-        return json.loads(arguments, strict=False)
-    except (ValueError, RecursionError):
+        return read_json(arguments)
+    except ValueError:
         return arguments
 
 

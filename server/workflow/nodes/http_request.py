@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
@@ -36,6 +37,7 @@ TOTAL_S: Final = 1200.0
 FILE_BYTES: Final = 10 * 1024 * 1024
 TEXT_BYTES: Final = 1024 * 1024
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD"})
+_BREAK: Final = re.compile(r"[\r\n]")
 _ERROR: Final = "HttpRequestNodeError"
 
 
@@ -53,7 +55,7 @@ class HttpRequest(Task):
     def read(self, data: Reader) -> None:
         self._method = data.text("method", "get").upper()
         self._url = Template(data.text("url"))
-        self._headers = Template(data.text("headers"))
+        self._headers = [Template(line) for line in data.text("headers").splitlines()]
         self._params = [(Template(name), Template(value)) for name, value in _lines(data)]
         self._auth = _read_auth(data.table("authorization"))
         self._body = BodySpec(data.table("body"))
@@ -73,7 +75,8 @@ class HttpRequest(Task):
         yield from self._body.files()
 
     def _templates(self) -> Iterator[Template]:
-        yield from (self._url, self._headers)
+        yield self._url
+        yield from self._headers
         for name, value in self._params:
             yield from (name, value)
         yield from self._body.templates()
@@ -105,7 +108,7 @@ class HttpRequest(Task):
         """The request, and its log."""
         auth = self._authorization(run)
         url = self._whole_url(run)
-        headers = _parsed_headers(self._headers.text(run.variables))
+        headers = self._given_headers(run)
         body = await self._body.made(run)
         secret = None
         if auth is not None:
@@ -126,6 +129,23 @@ class HttpRequest(Task):
             most_bytes=FILE_BYTES,
         )
         return request, request_log(request, headers, secret, body.log)
+
+    def _given_headers(self, run: NodeRun) -> dict[str, str]:
+        """Line by line, so that what a variable holds cannot become a header of its own."""
+        room = Room()
+        headers: dict[str, str] = {}
+        for line in self._headers:
+            name, _, value = room.take(line.text(run.variables)).partition(":")
+            name, value = name.strip(), value.strip()
+            if _BREAK.search(name + value):
+                raise NodeError(
+                    f"The header {line.source.partition(':')[0].strip()[:100]!r} has a line break "
+                    "in it, from a variable",
+                    "RequestHeaderError",
+                )
+            if name:
+                headers[name] = value
+        return headers
 
     def _authorization(self, run: NodeRun) -> tuple[str, str] | None:
         """The header that carries the key. Raises `NodeError` for an empty one."""
@@ -203,11 +223,6 @@ def _read_auth(data: Reader) -> _Auth | None:
         Template(config.text("api_key")),
         config.text("header").strip() or "Authorization",
     )
-
-
-def _parsed_headers(text: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in text.splitlines() if line.strip())
-    return {name.strip(): value.strip() for name, _, value in pairs if name.strip()}
 
 
 def _outputs(answer: WebResponse, run: NodeRun) -> dict[str, Value]:

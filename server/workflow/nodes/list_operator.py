@@ -5,14 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final, NamedTuple
 
+import trio
+
 from server.workflow.list_filters import file_key, keeps
-from server.workflow.node import Inline, NodeError, NodeRun, Result
+from server.workflow.node import NodeError, NodeRun, Result, Task
 from server.workflow.reading import Reader
 from server.workflow.template import Template
 from server.workflow.values import Kind, Value, kind_of, plain
 from server.workflow.variables import MISSING, Selector, Variables
 
 __all__ = ["ListOperator"]
+
+_AT_ONCE: Final = 2_000
+"""Items that are worked through without a thread: about a millisecond."""
+
+_READ_AT_ONCE: Final = 2_000_000
+"""Characters that all items together are looked for in, without a thread."""
 
 _KINDS: Final = ("array[string]", "array[number]", "array[boolean]", "array[file]")
 
@@ -24,7 +32,21 @@ class _Filter(NamedTuple):
     """A template if it is a text."""
 
 
-class ListOperator(Inline):
+class _Work(NamedTuple):
+    """What is to be done, its templates filled in."""
+
+    items: Value
+    filters: list[tuple[_Filter, Any]]
+    serial: str | None
+
+    @property
+    def reads(self) -> int:
+        """Characters of filters that are gone through, at worst."""
+        texts = (len(value) for _, value in self.filters if isinstance(value, str))
+        return sum(texts) * len(self.items) if isinstance(self.items, list) else 0
+
+
+class ListOperator(Task):
     """In this order: filter, extract, order, limit; each where it is enabled."""
 
     type: ClassVar[str] = "list-operator"
@@ -50,11 +72,36 @@ class ListOperator(Inline):
             if isinstance(template, Template):
                 yield from template.selectors
 
-    def evaluate(self, run: NodeRun) -> Result:
-        variables = run.variables
-        value = variables.get(self._selector)
+    def at_once(self, run: NodeRun) -> Result | None:
+        value = self._value(run)
+        if isinstance(value, list) and len(value) > _AT_ONCE:
+            return None
+        work = self._work(value, run.variables)
+        return None if work.reads > _READ_AT_ONCE else self._result(work)
+
+    async def execute(self, run: NodeRun) -> Result:
+        result = self.at_once(run)
+        if result is not None:
+            return result
+        work = self._work(self._value(run), run.variables)
+        return await trio.to_thread.run_sync(self._result, work, abandon_on_cancel=True)
+
+    def _value(self, run: NodeRun) -> Value:
+        value = run.variables.get(self._selector)
         if value is MISSING:
             raise NodeError(f"Variable not found for selector: {list(self._selector)}")
+        return value
+
+    def _work(self, value: Value, variables: Variables) -> _Work:
+        filters = [
+            (each, each.value.text(variables) if isinstance(each.value, Template) else each.value)
+            for each in self._filters
+        ]
+        serial = None if self._serial is None else self._serial.text(variables)
+        return _Work(value, filters, serial)
+
+    def _result(self, work: _Work) -> Result:
+        value = work.items
         if not value:
             return _result([], {"variable": []})
         kind = kind_of(value)
@@ -64,17 +111,17 @@ class ListOperator(Inline):
             )
         inputs = {"variable": plain(value)}
         try:
-            return _result(self._worked(value, kind, variables), inputs)
+            return _result(self._worked(work, kind), inputs)
         except (ValueError, TypeError, OverflowError) as error:
             raise NodeError(str(error), inputs=inputs, process_data=inputs) from None
 
-    def _worked(self, items: list[Value], kind: Kind, variables: Variables) -> list[Value]:
-        for each in self._filters:
-            value = each.value.text(variables) if isinstance(each.value, Template) else each.value
+    def _worked(self, work: _Work, kind: Kind) -> list[Value]:
+        items: list[Value] = work.items
+        for each, value in work.filters:
             keep = keeps(kind, each.key, each.operator, value)
             items = [item for item in items if keep(item)]
-        if self._serial is not None:
-            items = [_extracted(items, int(self._serial.text(variables)))]
+        if work.serial is not None:
+            items = [_extracted(items, int(work.serial))]
         if self._ordered:
             key = file_key(self._order_key) if kind == "array[file]" else None
             items = sorted(items, key=key, reverse=self._descending)

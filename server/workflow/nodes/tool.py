@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from server.workflow.app import ToolRef
-from server.workflow.node import GraphError, NodeError, NodeRun, Result, Task, Work
+from server.workflow.node import GraphError, NodeError, NodeRun, Result, Task
 from server.workflow.reading import Reader
 from server.workflow.services import ServiceFailed, ToolFailed, ToolOutput
 from server.workflow.sizes import Room
@@ -31,7 +31,7 @@ class _Input(NamedTuple):
 
 class ToolNode(Task):
     type = "tool"
-    work: ClassVar[Work] = "io"
+    work = "io"
     retries = True
 
     def read(self, data: Reader) -> None:
@@ -56,9 +56,6 @@ class ToolNode(Task):
             for name, value in parameters.items()
             if _is_given(value)
         }
-        if self._tool.provider_type in ("workflow", "app"):
-            # Its nodes take slots of their own. One held meanwhile could be the one they wait for.
-            self.work = "none"  # type: ignore[misc]
 
     @property
     def tool(self) -> ToolRef:

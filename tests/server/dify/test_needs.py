@@ -165,15 +165,33 @@ def test_credentials_of_native_tools() -> None:
     assert report(tool("builtin", "langgenius/tavily/tavily"), bindings=bound).is_runnable
 
 
+@pytest.mark.parametrize(
+    ("provider", "name", "setting"),
+    [
+        ("wecom", "wecom_group_bot", "hook_key"),
+        ("slack", "slack_webhook", "webhook_url"),
+        ("jina", "jina_search", "api_key"),
+    ],
+)
+def test_keys_of_single_tools(provider: str, name: str, setting: str) -> None:
+    """Each says what it needs; jina's reader needs none."""
+    found = report(tool("builtin", provider, name))
+    assert [each.fix for each in found.findings] == [f'--bind "tool:{provider}.{setting}=VALUE"']
+    bound = Bindings(tools={provider: {setting: "k"}})
+    assert report(tool("builtin", provider, name), bindings=bound).is_runnable
+    assert report(tool("builtin", "jina", "jina_reader")).is_runnable
+
+
 def test_credentials_are_those_that_native_tools_ask_for() -> None:
     """Each setting of the table is one that the provider's module reads."""
     from importlib import import_module
     from pathlib import Path
 
-    from server.dify.credentials import _ANY_OF
+    from server.dify.credentials import _ANY_OF, _OF_TOOLS
     from server.tools.native import NATIVE
 
-    for provider, names in _ANY_OF.items():
+    of_tools = {provider: names for (provider, _), names in _OF_TOOLS.items()}
+    for provider, names in (*_ANY_OF.items(), *of_tools.items()):
         module = import_module(f"server.tools.native.{NATIVE[provider].partition(':')[0]}")
         source = Path(str(module.__file__)).read_text()
         assert all(name == "base_url" or f'"{name}"' in source for name in names), provider

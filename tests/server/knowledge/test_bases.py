@@ -215,3 +215,15 @@ async def test_fields_are_told_with_examples() -> None:
     """What a filter may name."""
     found = await filled().fields(("pets",), a_run())
     assert found == {"document_name": "cats", "kind": "cat", "year": "2020"}
+
+
+def test_heads_of_documents_are_read_within_bounds(tmp_path: Path) -> None:
+    """A few lines of aliases stand for billions of values: such a head is part of the text."""
+    (tmp_path / "b").mkdir()
+    lines = ["a0: &a0 [x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    head = "---\n" + "\n".join(lines) + "\n---\n"
+    (tmp_path / "b" / "bomb.md").write_text(head + "Trains are fast.")
+    (tmp_path / "b" / "date.md").write_text("---\nday: 2024-01-31\n---\nBoats are slow.")
+    bases = KnowledgeBases()
+    assert load_folder(bases, tmp_path).documents == 2

@@ -10,7 +10,9 @@ import pytest
 import trio
 
 from server.tools.event_stream import EventStream, EventTooLong
+from server.tools.mcp import McpProvider
 from server.tools.mcp_config import McpServer, mcp_servers
+from server.web.client import Client, WebSettings
 from server.workflow.services import ToolFailed
 from tests.server.tools.fakes import kept_files, ref, run_with, toolbox
 from tests.server.web.loopback import Asked, Loopback, gone, loopback, until
@@ -117,6 +119,8 @@ class FakeMcp:
             return None
         elif parameters["name"] == "fails":
             result = {"content": [{"type": "text", "text": "no luck"}], "isError": True}
+        elif parameters["name"] == "large":
+            result = {"content": [{"type": "text", "text": "{}" * 80_000}]}
         elif parameters["name"] == "media":
             result = MEDIA
         else:
@@ -348,3 +352,16 @@ def test_an_endless_event_is_cut_off() -> None:
     with pytest.raises(EventTooLong):  # noqa: PT012
         for _ in range(200):
             list(stream.feed(b"data: " + bytes(100_000)))
+
+
+@pytest.mark.parametrize("answers", ["json", "events", "sse"])
+async def test_messages_that_are_too_large_are_refused(answers: str) -> None:
+    """Both ways, with the limit, instead of holding all other runs up."""
+    fake = FakeMcp(answers)
+    async with loopback(fake) as server, Client(WebSettings(allow=("127.0.0.1",))) as web:
+        provider = McpProvider(McpServer(name="n", url=url(server, fake)), web)
+        with pytest.raises(ToolFailed, match="'n': JSON with more than 75000 objects"):
+            await provider.call("large", {})
+        with pytest.raises(ToolFailed, match=r"'n': as JSON it has .* at most 8388608"):
+            await provider.call("add", {"a": "x" * 9_000_000})
+        await provider.end()

@@ -201,7 +201,7 @@ async def test_swagger_2() -> None:
     request = await sent(SWAGGER, "form", {"a": True})
     assert request.content == b"a=true"
     request = await sent(SWAGGER, "body", {"x": "1"})
-    assert request.content == b'{"x": "1"}'
+    assert request.content == b'{"x":"1"}'
 
 
 @pytest.mark.parametrize(
@@ -351,3 +351,12 @@ def test_aliases_are_counted_as_written_out(line: str) -> None:
     text = "a0: &a0 {x: 1}\n" + "".join(f"{line.format(n=n, m=n - 1)}\n" for n in range(1, 40))
     with pytest.raises(DocumentError, match="aliases written out"):
         parse(text)
+
+
+async def test_answers_that_are_too_large_are_refused() -> None:
+    """JSON that would hold all other runs up while it is read; a body, too, with its limit."""
+    made = tool(SWAGGER, "find", FakeWeb(response("[" + "{}," * 80_000 + "{}]")))
+    with pytest.raises(ToolFailed, match="find: its answer: JSON with more than 75000 objects"):
+        await made.call({"q": "a"}, {}, run_with())
+    with pytest.raises(ToolFailed, match=r"its body: as JSON it has .* at most 8388608"):
+        await sent(PETS, "petsid_put", {"id": 1, "name": "x" * 9_000_000})

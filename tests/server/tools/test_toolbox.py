@@ -239,19 +239,6 @@ async def test_a_workflow_is_a_tool() -> None:
             await tools.find(ref("unknown", "search", "workflow"), run)
 
 
-@pytest.mark.parametrize(("depth", "passes"), [(4, True), (5, False)])
-async def test_workflows_call_one_another_five_deep(depth: int, passes: bool) -> None:
-    """And no deeper, in Dify's words."""
-    async with toolbox(workflows=FakeWorkflows()) as tools:
-        run = run_with(depth=depth)
-        found = await tools.find(ref("w1", "search", "workflow"), run)
-        if passes:
-            await found.call({"q": "x"}, {}, run)
-        else:
-            with pytest.raises(ToolFailed, match=r"^Max workflow call depth 5 reached\.$"):
-                await found.call({"q": "x"}, {}, run)
-
-
 async def test_bindings_count_before_native_tools() -> None:
     """An operator can put an own server in the place of a provider."""
 

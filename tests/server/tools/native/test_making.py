@@ -387,3 +387,17 @@ async def test_regex_runs_where_code_runs() -> None:
     arguments = {"content": "a1 b2", "expression": r"([a-z])(\d)"}
     result = await call("regex", "regex_extract", arguments, code=Code())
     assert result.text == "[('a', '1'), ('b', '2')]"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n\n" * 5_001, "at most 5000 paragraphs and cells"),
+        ("*a* " * 15_000, "at most 20000 pieces of text"),
+        ("a" * 200_001, "at most 200000 characters"),
+    ],
+)
+async def test_word_documents_have_limits(text: str, message: str) -> None:
+    """Making a larger one would take a core for most of a minute."""
+    with pytest.raises(ToolFailed, match=message):
+        await made("md_to_docx", md_text=text)

@@ -95,3 +95,43 @@ async def test_answer_without_json_is_an_error() -> None:
     bound = {"tavily_api_key": "k"}
     with pytest.raises(ToolFailed, match="tavily did not answer with JSON"):
         await call("tavily", "tavily_search", {"query": "q"}, bound=bound, web=FakeWeb(b"<html>"))
+
+
+@pytest.mark.parametrize(
+    ("when", "source", "target"),
+    [
+        ("0001-01-01 00:00:00", "Asia/Tokyo", "America/New_York"),
+        ("9999-12-31 23:59:59", "America/New_York", "Asia/Tokyo"),
+    ],
+)
+async def test_times_beyond_the_calendar_are_refused(when: str, source: str, target: str) -> None:
+    """By name, and not as a bug."""
+    given = {"current_time": when, "current_timezone": source, "target_timezone": target}
+    with pytest.raises(ToolFailed, match="'current_time' is out of range"):
+        await call("time", "timezone_conversion", given)
+    assert (
+        await call("time", "localtime_to_timestamp", {"localtime": when, "timezone": source})
+    ).text
+
+
+class _Asked:
+    """`services.Tools` that keeps what it was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Any, bool]] = []
+
+    async def mcp_tools(self, servers: Any, run: Any, *, trusted: bool = False) -> list[Any]:
+        self.asked.append((servers, trusted))
+        return []
+
+
+@pytest.mark.parametrize("config", ['{"a": {"url": "http://x"}}', {"a": {"url": "http://x"}}])
+async def test_servers_of_the_operator_are_trusted(config: Any) -> None:
+    """As text or as a mapping; those that a file names are not."""
+    tools = _Asked()
+    for given in ({"bound": {"servers_config": config}}, {"settings": {"servers_config": config}}):
+        await call("mcp_sse", "mcp_sse_list_tools", {}, tools=tools, **given)
+    bound = {"servers_config": "http://mine"}
+    arguments = {"servers_config": config}
+    await call("mcp_sse", "mcp_sse_list_tools", arguments, bound=bound, tools=tools)
+    assert tools.asked == [(config, True), (config, False), (config, False)]

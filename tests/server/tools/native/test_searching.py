@@ -264,3 +264,28 @@ async def test_hostile_page_is_read_at_once(page: bytes) -> None:
     result = await call("duckduckgo", "ddgo_search", {"query": "a"}, web=FakeWeb(page))
     assert result.json == []
     assert time.process_time() - started < 0.5
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "found"),
+    [
+        ("tavily_search", {"query": "q"}, {"results": ["x", {"title": "T"}]}),
+        ("tavily_search", {"query": "q"}, {"results": "x"}),
+        ("tavily_extract", {"urls": "https://a.example"}, {"results": [1], "failed_results": [2]}),
+        ("wikipedia_search", {"query": "q"}, {"query": ["x"]}),
+        ("wikipedia_search", {"query": "q"}, {"query": {"pages": ["x", {"extract": "a"}]}}),
+        (
+            "wikipedia_search",
+            {"query": "q"},
+            {"query": {"pages": [{"index": "x", "extract": "a"}, {"index": 1, "extract": "b"}]}},
+        ),
+    ],
+)
+async def test_items_of_another_shape_are_left_out(
+    tool: str, arguments: dict[str, Any], found: dict[str, Any]
+) -> None:
+    """What a service answers with may be anything."""
+    provider = tool.partition("_")[0]
+    bound = {"tavily_api_key": "k"}
+    result = await call(provider, tool, arguments, bound=bound, web=FakeWeb(found))
+    assert isinstance(result.text, str)

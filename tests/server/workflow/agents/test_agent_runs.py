@@ -8,6 +8,7 @@ import trio
 import trio.testing
 
 from server.knowledge.bases import KnowledgeBases
+from server.workflow.capacity import Capacity, Load
 from server.workflow.engine import Stop
 from server.workflow.events import AgentLog, Chunk, NodeFinished
 from server.workflow.node import Run
@@ -92,3 +93,31 @@ async def test_stop_ends_an_agent_at_its_tool() -> None:
         stop()
     assert ended.is_set()
     assert results[0].status == "stopped"
+
+
+async def test_calls_of_tools_stand_in_slots(autojump_clock: trio.testing.MockClock) -> None:
+    """Of the tier's `io`: with one slot, those of several runs come one after the other; models are
+    called meanwhile, and all slots are given back."""
+    inside, most = 0, 0
+
+    async def look(arguments: dict[str, Any]) -> ToolOutput:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await trio.sleep(1)
+        inside -= 1
+        return ToolOutput(text="12:00")
+
+    compiled = graph({"a": AGENT, "out": answer("{{#a.text#}}")}, "start > a > out")
+    capacity = Capacity({("interactive", "io"): 1})
+
+    async def run_it() -> None:
+        models = ScriptedModels(CALL, Says(pieces=["ok"]))
+        result, _ = await go(compiled, run=a_run(models, FakeTool("now", look)), capacity=capacity)
+        assert result.status == "succeeded"
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(3):
+            nursery.start_soon(run_it)
+    assert (most, trio.current_time()) == (1, 3)
+    assert capacity.load()["interactive", "io"] == Load(slots=1, used=0, waiting=0)

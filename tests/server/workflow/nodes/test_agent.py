@@ -502,3 +502,13 @@ async def test_agents_of_version_2_are_named() -> None:
         await run_agent(
             {"agent_node_kind": "dify_agent", "version": "2"}, a_run(ScriptedModels("x"))
         )
+
+
+async def test_results_beyond_the_limit_are_told_to_the_model() -> None:
+    """Writing them out would hold all other runs up; the agent goes on."""
+    large = FakeTool("big", ToolOutput(json=[["x" * 1_000] * 3_000]))
+    models = ScriptedModels(calls(("big", "{}")), "Sorry.")
+    run = a_run(models, large)
+    await run_agent(data(entry("big")), run)
+    (told,) = [m["content"] for m in models.calls[1].messages if m["role"] == "tool"]
+    assert "big gave a result that cannot be shown: as JSON it has" in told

@@ -495,3 +495,30 @@ async def test_bodies_that_no_repair_helps_are_bounded(text: str) -> None:
 def test_it_works_in_the_io_limiter() -> None:
     """It waits; it does not compute."""
     assert HttpRequest.work == "io"
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Admin: 1", "a\nb: c", "a\rb"])
+@pytest.mark.parametrize("line", ["X-Name: {{#n.bad#}}", "X-{{#n.bad#}}: 1"])
+async def test_a_variable_adds_no_header(line: str, value: str) -> None:
+    """A line break from a variable is refused; one at its end goes with the blanks."""
+    web = FakeWeb(response("{}"))
+    run = FakeRun({"n": {"bad": value}}, web=web)
+    with pytest.raises(NodeError, match="has a line break in it, from a variable") as caught:
+        await execute(node("http-request", data(headers=line)), run)
+    assert caught.value.type == "RequestHeaderError"
+    assert not web.requests
+    run.variables.set("n", "bad", "a\r\n")
+    await execute(node("http-request", data(headers=line)), run)
+    assert len(web.requests) == 1
+
+
+async def test_a_json_body_has_a_limit_that_is_named() -> None:
+    """It would hold all other runs up; a long text in it does not."""
+    many = "[" + "{}," * 80_000 + "{}]"
+    sent = await send(body={"type": "json", "data": [{"type": "text", "value": many}]})
+    assert sent.error is not None
+    assert sent.error.type == "RequestBodyError"
+    assert "more than 75000 objects, lists and keys" in sent.error.message
+    long = '{"image": "' + "A" * 5_000_000 + '"}'
+    sent = await send(body={"type": "json", "data": [{"type": "text", "value": long}]})
+    assert sent.error is None

@@ -140,3 +140,22 @@ async def test_numbers_agree_with_a_naive_model(items: list[int], above: int, si
     assert found["result"] == kept
     assert found["first_record"] == (kept[0] if kept else None)
     assert items == before
+
+
+async def test_long_filters_are_gone_through_in_a_thread() -> None:
+    """Each item is looked for in all of it."""
+    run = FakeRun({"n": {"l": ["ab", "b", "z"] * 100, "y": "ab" * 1_000_000}})
+    tested = operator(("", "in", "{{#n.y#}}"))
+    assert tested.at_once(run) is None
+    assert (await execute(tested, run)).outputs["result"] == ["ab", "b"] * 100
+
+
+async def test_long_lists_are_worked_through_in_a_thread() -> None:
+    """So that other runs go on; short ones at once, with the same result."""
+    tested = operator(("", "contains", "{{#n.y#}}"), order=("", "desc"), limit=2)
+    for count in (100, 40_000):
+        items = [f"a{n:06}" for n in range(count)] + ["b"]
+        run = FakeRun({"n": {"l": items, "y": "a"}})
+        assert (tested.at_once(run) is None) == (count > 1_000)
+        result = await execute(tested, run)
+        assert result.outputs["result"] == [f"a{count - 1:06}", f"a{count - 2:06}"]

@@ -365,8 +365,12 @@ async def test_files_are_bounded() -> None:
     with pytest.raises(NodeError, match="20 files at most"):
         await ask(data, variables={"sys": {"files": [PNG] * 21}})
     big = File(type="image", transfer_method="local_file", name="b.png", size=11 * 1024 * 1024)
-    with pytest.raises(ServiceFailed, match="more than 10485760 bytes"):
+    with pytest.raises(ServiceFailed, match="more than 8388608 bytes"):
         await ask(data, variables={"sys": {"files": [big]}})
+    url = "data:image/png;base64," + "A" * 4 * 1024 * 1024
+    given = File(type="image", transfer_method="remote_url", name="u.png", url=url)
+    with pytest.raises(NodeError, match="8,388,608 bytes at most"):
+        await ask(data, variables={"sys": {"files": [given] * 3}})
     gone = File(type="image", transfer_method="local_file", name="gone.png")
     with pytest.raises(ServiceFailed, match="not here"):
         await ask(data, variables={"sys": {"files": [gone]}})

@@ -8,7 +8,6 @@ import pytest
 
 from server.workflow.app import ToolRef
 from server.workflow.node import NodeError
-from server.workflow.nodes.tool import ToolNode
 from server.workflow.reading import GraphError
 from server.workflow.services import Tool, ToolFailed, ToolOutput
 from server.workflow.tool_arguments import coerced
@@ -188,13 +187,6 @@ async def test_runs_do_not_share_settings() -> None:
         await execute(compiled, FakeRun(VARIABLES, tools=FakeTools(tool)))
         assert tool.called[-1][1] == {"depth": 1}
         tool.called[-1][1].clear()
-
-
-def test_workflows_hold_no_slot() -> None:
-    """A tool that is a workflow leaves its slot to the nodes that it waits for."""
-    assert node("tool", data(provider_type="workflow")).work == "none"
-    assert node("tool", data()).work == "io"
-    assert ToolNode.work == "io"
 
 
 def test_what_it_reads() -> None:
