@@ -126,6 +126,8 @@ class Replica:
         """Requests in its engine that did not come from here; set by `balancer.foreign`."""
         self.models: frozenset[str] = frozenset()
         """What it last listed as its models; empty if it never did."""
+        self.context_tokens: Mapping[str, int] = {}
+        """Tokens of a prompt and its answer, by model, as far as it says."""
         self.requests = 0
         self.failures = 0
         self.prompt_tokens = self.cached_tokens = self.output_tokens = 0
@@ -302,9 +304,11 @@ class Replica:
         for listener in tuple(self.listeners):
             listener.on_restart(self.name)
 
-    def lists(self, models: Iterable[str]) -> None:
-        """Record the models that it says it serves."""
+    def lists(self, models: Iterable[str] | Mapping[str, int | None]) -> None:
+        """Record the models that it says it serves; perhaps with how many tokens each reads."""
         found = frozenset(models)
+        if isinstance(models, Mapping):
+            self.context_tokens = {name: most for name, most in models.items() if most}
         before, self.models = self.models, found
         if before and before != found:
             for listener in tuple(self.listeners):

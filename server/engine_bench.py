@@ -27,6 +27,7 @@ from server.workflow.app import App, ModelRef
 from server.workflow.capacity import Capacity
 from server.workflow.events import Chunk, Event
 from server.workflow.graph import compile_graph
+from server.workflow.jinja import InProcessJinja
 from server.workflow.limits import Limits
 from server.workflow.node import NodeRun
 from server.workflow.services import (
@@ -54,10 +55,11 @@ class _Absent:
 
 
 class _ScriptedModel:
-    """Streams `tokens` pieces, or waits for `release`."""
+    """Streams `tokens` pieces after `takes_s` seconds, or waits for `release`."""
 
     def __init__(self) -> None:
         self.tokens = 0
+        self.takes_s = 0.0
         self.waits = False
         self.release = trio.Event()
         self._missing = 0
@@ -77,6 +79,8 @@ class _ScriptedModel:
                 self._all_here.set()
             await self.release.wait()
             return Completion(text="released")
+        if self.takes_s:
+            await trio.sleep(self.takes_s)
         for number in range(self.tokens if receiver is not None else 0):
             assert receiver is not None
             receiver.text(f"token {number} ")
@@ -109,8 +113,8 @@ class Bench:
         self._nursery = nursery
         self._model = _ScriptedModel()
         absent: Any = _Absent()
-        names = (name for name in Services.__struct_fields__ if name != "models")
-        services = Services(models=self._model, **dict.fromkeys(names, absent))
+        given: dict[str, Any] = dict.fromkeys(Services.__struct_fields__, absent)
+        services = Services(**given | {"models": self._model, "jinja": InProcessJinja()})
         self._running = Running(services, Capacity({}, default=_SLOTS), Limits())
         self._apps: dict[str, App] = {}
         self._held = 0
@@ -137,6 +141,7 @@ class Bench:
     async def _run(self, command: Command) -> dict[str, Any]:
         """Runs of one app, `concurrency` at a time, for so many seconds."""
         app, inputs, runs = self._app(command), command["inputs"], 0
+        self._model.takes_s, self._model.tokens = command.get("model_s") or 0.0, 0
         outputs: dict[str, Any] = {}
         began_s = time.perf_counter()
         end_s = began_s + command["seconds"]

@@ -79,7 +79,7 @@ class HealthProbes:
             up, why, refused, silent = status < 500, f"answered {status}", False, False
             models = read_models(body) if status == 200 else None
             if models:
-                replica.lists(model.id for model in models)
+                replica.lists({model.id: model.context_tokens for model in models})
         except FetchFailed as exc:
             up, why = False, getattr(exc, "why", str(exc))
             cause = exc.__cause__

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +18,17 @@ class ListedModel(msgspec.Struct, frozen=True):
 
     id: str
     owned_by: str | None = None
+    max_model_len: Any = None
+    """Tokens of a prompt and its answer (vLLM, SGLang)."""
+    meta: Any = None
+    """llama.cpp's, with `n_ctx_train`, and `n_ctx` in some versions."""
+
+    @property
+    def context_tokens(self) -> int | None:
+        """Tokens of a prompt and its answer together, as far as it says."""
+        meta = self.meta if isinstance(self.meta, dict) else {}
+        told = (self.max_model_len, meta.get("n_ctx"), meta.get("n_ctx_train"))
+        return next((one for one in told if type(one) is int and one > 0), None)
 
 
 class _List(msgspec.Struct):

@@ -1,7 +1,8 @@
-"""What is run: small apps without a model, as exports that every contender reads.
+"""What is run: small apps, as exports that every contender reads.
 
 Each is a text in Dify's format. Their nodes only compute, so that what is measured is the engine:
-aggregators that hand a value on, a condition, an iteration.
+aggregators that hand a value on, a condition, templates, an iteration. In one the rounds wait for a
+scripted model, which graphon has none of.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Case(NamedTuple):
     """YAML, in the part of it that JSON is."""
     inputs: dict[str, Any]
     expected: dict[str, Any]
+    model_s: float | None = None
+    """How long a call of its scripted model takes; None: it calls none."""
 
 
 def _node(id: str, type: str, **data: Any) -> Node:
@@ -127,21 +130,52 @@ def _branch() -> Case:
     return Case("branch-10", title, 7, export, {"q": QUERY}, {"result": QUERY})
 
 
+def _templates() -> Case:
+    """start, eight templates in a row, each with what the one before it gave out, end."""
+    middle = [f"n{number}" for number in range(1, 9)]
+    nodes, before = [_start()], ["start", "q"]
+    for id in middle:
+        variables = [{"variable": "text", "value_selector": before}]
+        template = "{{ text | trim }}{% if text | length > 100 %}...{% endif %}"
+        nodes.append(_node(id, "template-transform", template=template, variables=variables))
+        before = [id, "output"]
+    nodes.append(_end(*before))
+    export = _export("templates", nodes, _chained(["start", *middle, "end"]))
+    title = "10 nodes in a row, 8 templates"
+    return Case("templates-10", title, 10, export, {"q": QUERY}, {"result": QUERY})
+
+
 def _iteration() -> Case:
-    """Ten rounds of five nodes each, all rounds at once; the list is a conversation variable."""
-    inside = [f"r{number}" for number in range(1, 6)]
+    """Ten rounds of five nodes each, all rounds at once."""
+    inside, before = [], ("it", "item")
+    for number in range(1, 6):
+        inside.append(_hand_on(f"r{number}", before))
+        before = (f"r{number}", "output")
+    export = _iterated("iteration", inside)
+    expected = {"answer": "\n".join(f"- {item}" for item in ITEMS)}
+    title = "10 x 5 nodes, parallel iteration"
+    return Case("iteration-10x5", title, 53, export, {}, expected)
+
+
+def _waiting_iteration() -> Case:
+    """Ten rounds that wait for a model, all at once: each is a task, as rounds of real apps are."""
+    inside = [_hand_on("r1", ("it", "item")), _model("r2", "{{#r1.output#}}"),
+              _hand_on("r3", ("r1", "output"))]  # fmt: skip
+    expected = {"answer": "\n".join(f"- {item}" for item in ITEMS)}
+    title = "10 x 3 nodes, parallel iteration, 1 ms of waiting"
+    export = _iterated("waiting", inside)
+    return Case("iteration-waits", title, 33, export, {}, expected, model_s=0.001)
+
+
+def _iterated(name: str, inside: Sequence[Node]) -> str:
+    """All rounds at once over a conversation variable; each gives what the last node gives out."""
     marks = {"isInIteration": True, "iteration_id": "it"}
-    rounds, before = [], ("it", "item")
-    for id in inside:
-        one = _hand_on(id, before)
-        one["data"] |= marks
-        rounds.append({**one, "parentId": "it"})
-        before = (id, "output")
+    rounds = [{**one, "data": {**one["data"], **marks}, "parentId": "it"} for one in inside]
     first = _node("itstart", "iteration-start", **marks)
     container = _node(
         "it", "iteration",
         start_node_id="itstart", iterator_selector=["conversation", "items"],
-        output_selector=["r5", "output"], output_type="array[string]",
+        output_selector=[inside[-1]["id"], "output"], output_type="array[string]",
         iterator_input_type="array[string]", is_parallel=True, parallel_nums=10,
         error_handle_mode="terminated", flatten_output=False,
     )  # fmt: skip
@@ -149,17 +183,31 @@ def _iteration() -> Case:
     start = _node("start", "start", variables=[])
     edges = [
         *_chained(["start", "it", "answer"]),
-        *_chained(["itstart", *inside]),
+        *_chained(["itstart", *(one["id"] for one in inside)]),
     ]
     items = {"id": "0", "name": "items", "value_type": "array[string]", "value": list(ITEMS)}
     nodes = [start, container, {**first, "parentId": "it"}, *rounds, answer]
-    export = _export(
-        "iteration", nodes, edges, "advanced-chat",
+    return _export(
+        name, nodes, edges, "advanced-chat",
         [{**items, "selector": ["conversation", "items"], "description": ""}],
     )  # fmt: skip
-    expected = {"answer": "\n".join(f"- {item}" for item in ITEMS)}
-    title = "10 x 5 nodes, parallel iteration"
-    return Case("iteration-10x5", title, 53, export, {}, expected)
+
+
+_MODEL: Final = {
+    "provider": "langgenius/openai/openai",
+    "name": "scripted",
+    "mode": "chat",
+    "completion_params": {},
+}
+
+
+def _model(id: str, text: str) -> Node:
+    prompt = [{"role": "user", "text": text, "id": "p"}]
+    return _node(
+        id, "llm",
+        model=_MODEL, prompt_template=prompt, context={"enabled": False, "variable_selector": []},
+        vision={"enabled": False},
+    )  # fmt: skip
 
 
 CHAIN_50: Final = _chain("chain-50", "50 nodes in a row", 50)
@@ -171,25 +219,15 @@ CASES: Final = {
         _chain("chain-10", "10 nodes in a row", 10),
         _branch(),
         CHAIN_50,
+        _templates(),
         _iteration(),
+        _waiting_iteration(),
     )
-}
-
-_MODEL: Final = {
-    "provider": "langgenius/openai/openai",
-    "name": "scripted",
-    "mode": "chat",
-    "completion_params": {},
 }
 
 
 def _with_model(name: str, last: Node, before: str = "llm") -> str:
-    prompt = [{"role": "user", "text": "{{#start.q#}}", "id": "p"}]
-    model = _node(
-        "llm", "llm",
-        model=_MODEL, prompt_template=prompt, context={"enabled": False, "variable_selector": []},
-        vision={"enabled": False},
-    )  # fmt: skip
+    model = _model("llm", "{{#start.q#}}")
     mode = "advanced-chat" if last["data"]["type"] == "answer" else "workflow"
     edges = _chained(["start", before, last["id"]])
     return _export(name, [_start(), model, last], edges, mode)

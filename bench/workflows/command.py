@@ -150,7 +150,7 @@ def _recorded(results: Results, plan: Plan, notes: list[str]) -> dict[str, float
         return {}
     notes.append(f"graphon's figures are recorded ones: {graphon.RECORDED_WITH}")
     results.notes.append(notes[-1])
-    return {name: graphon.RECORDED[name] for name in plan.cases}
+    return {name: graphon.RECORDED[name] for name in plan.cases if name in graphon.RECORDED}
 
 
 def _write(report: Report, json_file: Path | None, markdown_file: Path | None) -> None:

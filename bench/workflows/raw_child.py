@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import sys
@@ -38,14 +39,33 @@ async def _branch(inputs: Values) -> Values:
     return {"result": value}
 
 
-async def _iteration(_inputs: Values) -> Values:
+async def _templates(inputs: Values) -> Values:
+    template = "{{ text | trim }}{% if text | length > 100 %}...{% endif %}"
+    compiled = _environment().from_string(template)  # kept by the environment
+    pool = {"start": {"q": inputs["q"]}}
+    await trio.lowlevel.checkpoint()
+    value = pool["start"]["q"]
+    for number in range(1, 9):
+        pool[f"n{number}"] = {"output": compiled.render(text=value)}
+        value = pool[f"n{number}"]["output"]
+    return {"result": value}
+
+
+@functools.cache
+def _environment() -> Any:
+    from jinja2 import Environment
+
+    return Environment()
+
+
+async def _iteration(_inputs: Values, nodes: int = 5, wait_s: float = 0.0) -> Values:
     items = list("abcdefghij")
     results: list[Any] = [None] * len(items)
 
     async def one_round(index: int, item: str) -> None:
         pool, value = {"it": {"item": item, "index": index}}, item
-        await trio.lowlevel.checkpoint()
-        for number in range(1, 6):
+        await trio.sleep(wait_s)
+        for number in range(1, nodes + 1):
             pool[f"r{number}"] = {"output": value}
             value = str(pool[f"r{number}"]["output"])
         results[index] = value
@@ -61,7 +81,9 @@ _RUNS: Final[dict[str, Callable[[Values], Awaitable[Values]]]] = {
     "chain-10": lambda inputs: _chain(inputs, 10),
     "branch-10": _branch,
     "chain-50": lambda inputs: _chain(inputs, 50),
+    "templates-10": _templates,
     "iteration-10x5": _iteration,
+    "iteration-waits": lambda inputs: _iteration(inputs, 3, 0.001),
 }
 
 

@@ -12,7 +12,7 @@ import msgspec
 from bench.simulate.summary import aligned
 from bench.workflows.cases import CASES
 from bench.workflows.figures import OURS, Figure, Ratio, Spread, figures, ratios
-from bench.workflows.graphon import GRAPHON
+from bench.workflows.graphon import GRAPHON, READ_ONCE
 from bench.workflows.session import Results
 
 __all__ = ["Report"]
@@ -123,8 +123,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if own is not None:
             rows.append(_aim("CPU of a 10-node run, ms", own.cpu_ms.median, at_most=1.0))
         for one in self._ratios():
-            if one.case == _JUDGED and one.concurrency == 1 and one.than == GRAPHON:
-                rows.append(_aim("runs per CPU second, times graphon's", one.times, at_least=50.0))
+            if one.case == _JUDGED and one.concurrency == 1 and one.than in _TOLD:
+                rows.append(_aim(_TOLD[one.than], one.times, at_least=50.0))
         for compiling in self.results.compiling:
             if compiling.contender == OURS:
                 rows.append(_aim("compile 50 nodes, ms", compiling.compile_ms, at_most=20.0))
@@ -150,6 +150,10 @@ def _aim(
 
 
 _JUDGED: Final = "chain-10"
+_TOLD: Final = {
+    GRAPHON: "runs per CPU second, times graphon's, which reads the export in each run",
+    READ_ONCE: "runs per CPU second, times graphon's with the export read once",
+}
 _SPREADS: Final = ("cpu_ms", "runs_per_s", "runs_per_cpu_s")
 _NUMBERS: Final = {name: number for number, name in enumerate(CASES)}
 

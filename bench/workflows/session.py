@@ -107,7 +107,8 @@ class _Session:
     def _turn(self, case: Case, concurrency: int, *, first: bool) -> None:
         for contender in self._contenders:
             threads = _is_graphon(contender) and concurrency > self._plan.most_threads
-            if threads or (contender.name, case.name, concurrency) in self._out:
+            scripted = _is_graphon(contender) and case.model_s is not None
+            if threads or scripted or (contender.name, case.name, concurrency) in self._out:
                 continue
             try:
                 if first:
@@ -173,7 +174,8 @@ def _is_graphon(contender: Contender) -> bool:
 
 
 def _of(case: Case) -> dict[str, Any]:
-    return {"case": case.name, "export": case.export, "inputs": case.inputs}
+    found = {"case": case.name, "export": case.export, "inputs": case.inputs}
+    return found if case.model_s is None else {**found, "model_s": case.model_s}
 
 
 def _check(contender: Contender, case: Case, outputs: object) -> None:

@@ -248,6 +248,18 @@ class PoolConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     outliers: OutlierConfig = OutlierConfig()
     panic: Share = 0.25
     """If fewer than this share of the living replicas are fit, all that live are used."""
+    context_tokens: AtLeastOne | None = None
+    """What the model reads and writes at most, for workflows; None: as its engines say."""
+    vision: bool | None = None
+    """Whether it takes pictures and videos; None: taken for granted until it refuses one."""
+    audio: bool | None = None
+    """None is false."""
+    documents: bool | None = None
+    """Whether it takes whole files, such as a PDF; None is false."""
+    tools: bool | None = None
+    """None: taken for granted until it refuses them."""
+    json_schema: bool | None = None
+    """The same of answers by a schema."""
     timeouts: TimeoutConfig = TimeoutConfig()
 
 
@@ -322,6 +334,8 @@ class WorkflowConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Then it is interrupted."""
     depth: AtLeastOne = 5
     """How many workflows may call one another."""
+    value_items: AtLeastOne = 50_000
+    """Items of all lists and objects in what one node gives out, or an input has."""
     app_share: Annotated[float, Meta(gt=0, le=1, extra={"unit": "1"})] = 0.5
     """Of a tier's slots, the most that the runs of one app hold; one at least."""
     tiers: tuple[WorkflowTierConfig, ...] = ()

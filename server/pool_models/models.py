@@ -47,8 +47,9 @@ _TOLD_MOST: Final = 1_000
 class PoolModels:
     """The models served here.
 
-    `facts` says by model name what the configuration knows of one. `on_call` is told of each call
-    when it is over, whatever became of it.
+    `facts` says by model name what the configuration knows of one; how much it reads is what its
+    replicas list, where that is not configured. `on_call` is told of each call when it is over,
+    whatever became of it.
     """
 
     def __init__(
@@ -101,9 +102,20 @@ class PoolModels:
             return ModelFacts()
         name = choice.model
         known = self._facts.get(name, ModelFacts())
+        if known.context_tokens is None:
+            known = msgspec.structs.replace(known, context_tokens=self._listed_tokens(name))
         features = self._refusals.apply(known, name, trio.current_time())
         ratio = self._ratios.of(name)
         return msgspec.structs.replace(known, **features, tokens_per_estimate=ratio)
+
+    def _listed_tokens(self, model: str) -> int | None:
+        """The least of what the pool's replicas say of themselves; None if none does."""
+        pool = self._catalog.find(model)
+        if pool is None:
+            return None
+        name = _name_at(pool)
+        listed = (replica.context_tokens.get(name) for replica in pool.replicas)
+        return min((tokens for tokens in listed if tokens), default=None)
 
     # Which pool
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
@@ -11,7 +11,7 @@ import msgspec
 
 from balancer.catalog import Catalog
 from balancer.dispatch import Trace
-from server.config import CodeConfig, Config, FilesConfig, WebConfig, WorkflowConfig
+from server.config import CodeConfig, Config, FilesConfig, PoolConfig, WebConfig, WorkflowConfig
 from server.config.model import WorkflowTierConfig
 from server.files import FileSettings, FileStore
 from server.pool_models import PoolModels
@@ -28,10 +28,13 @@ from server.workflow.jinja import InProcessJinja, TieredJinja
 from server.workflow.limits import Limits
 from server.workflow.model_names import ModelNames
 from server.workflow.node import NodeRun, Work
-from server.workflow.services import ServiceFailed, Services
+from server.workflow.services import ModelFacts, ServiceFailed, Services
 from server.workflow.values import File
 
-__all__ = ["limits_of", "open_services", "slots_of"]
+__all__ = ["facts_of", "limits_of", "open_services", "slots_of"]
+
+_FACTS: Final = ("context_tokens", "vision", "audio", "documents", "tools", "json_schema")
+"""Of a pool's keys, those that say what its model can do."""
 
 _BATCH_SHARE: Final = 4
 """Where no tiers are configured, `batch` has one slot for so many of `interactive`."""
@@ -61,7 +64,9 @@ async def open_services(
         )
         upload = _upload(files)
         services = Services(
-            models=PoolModels(catalog, ModelNames(config.models), on_call=on_call),
+            models=PoolModels(
+                catalog, ModelNames(config.models), facts=facts_of(config.pool), on_call=on_call
+            ),
             web=web,
             code=sandbox,
             jinja=TieredJinja(InProcessJinja(), sandbox),
@@ -83,7 +88,21 @@ async def open_services(
 
 def limits_of(config: WorkflowConfig) -> Limits:
     """What one run may take."""
-    return Limits(steps=config.steps, time_s=config.time_s, depth=config.depth)
+    return Limits(
+        steps=config.steps,
+        time_s=config.time_s,
+        depth=config.depth,
+        value_items=config.value_items,
+    )
+
+
+def facts_of(pools: Iterable[PoolConfig]) -> dict[str, ModelFacts]:
+    """What is configured of each model; what is not is as `ModelFacts` guesses."""
+    told = {pool.model: {name: getattr(pool, name) for name in _FACTS} for pool in pools}
+    return {
+        model: ModelFacts(**{name: value for name, value in facts.items() if value is not None})
+        for model, facts in told.items()
+    }
 
 
 def slots_of(config: WorkflowConfig, cores: int | None = None) -> dict[tuple[str, Work], int]:

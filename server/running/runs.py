@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from balancer.catalog import Catalog
-from server.running.conversation import Conversation
+from server.running.conversation import Assignments, Conversation
 from server.workflow import engine
 from server.workflow.app import App
 from server.workflow.capacity import Capacity
@@ -32,6 +32,9 @@ _GRAPHS: Final = 256
 
 _COMPILED_AT_ONCE: Final = 100
 """Nodes of a graph that is compiled without a thread: 10 ms, once."""
+
+_STRETCH_S: Final = 0.001
+"""After checking inputs for so long other tasks get their turn."""
 
 _NEW: Final = Conversation(id="")
 
@@ -100,8 +103,8 @@ class Running:
         self, graph: Graph, app: App, inputs: Mapping[str, Any], start: str | None
     ) -> dict[str, Value]:
         if graph.vertices[graph.root_of(start).index].node.type in TRIGGERS:
-            return of_event(inputs)
-        return checked(app.inputs, inputs, upload=self._upload)
+            return of_event(inputs, most_items=self.limits.value_items)
+        return checked(app.inputs, inputs, upload=self._upload, most_items=self.limits.value_items)
 
     async def run_app(
         self,
@@ -122,13 +125,17 @@ class Running:
     ) -> RunResult:
         """Run it to its end. What goes wrong in a node is in the result.
 
-        `conversation` is read, and changed when the run went well. `deadline` (of Trio's clock) is
-        by when models must have a replica, `start` another start node than the first one, `depth`
-        how many workflows called one another to get here. Raises `GraphError` for an app that
-        cannot be compiled and `InputError` for inputs that it does not take.
+        `conversation` is read, and changed: its variables with each assignment, whatever becomes of
+        the run; what was said, when it went well. `deadline` (of Trio's clock) is by when models
+        must have a replica, `start` another start node than the first one, `depth` how many
+        workflows called one another to get here. Raises `GraphError` for an app that cannot be
+        compiled and `InputError` for inputs that it does not take.
         """
         graph = await self._compiled(app)
+        began = trio.current_time()
         given = self._given(graph, app, inputs, start)
+        if trio.current_time() - began > _STRETCH_S:
+            await trio.lowlevel.checkpoint()
         before = conversation or _NEW
         run = Run(
             id=run_id or str(uuid.uuid4()),
@@ -143,11 +150,14 @@ class Running:
             depth=depth,
             started_at=time.time(),
         )
+        reader: Sink = sink or Discard()
+        if conversation is not None and app.conversation:
+            reader = Assignments(conversation, reader)
         result = await engine.run(
             graph,
             run,
             given,
-            sink or Discard(),
+            reader,
             capacity=self.capacity,
             limits=self.limits,
             start=start,

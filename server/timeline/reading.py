@@ -52,6 +52,8 @@ class NodeSpan(msgspec.Struct, kw_only=True):
     """When what it waited for was done."""
     started_at: float
     ended_at: float
+    queued_s: float = 0.0
+    """Of that the time in which it waited for a slot, at the beginning."""
     status: Status = "running"
     tries: list[Try] = []
     first_token_at: float | None = None
@@ -152,6 +154,9 @@ class _Reading:
         if node.tries:
             began = max(node.tries[-1].ended_at, node.ended_at - event.elapsed_s)
             node.tries.append(Try(began, node.ended_at, event.status == "failed"))
+        queued_s = event.metadata.get("queued_s")
+        if isinstance(queued_s, float):
+            node.queued_s = min(queued_s, node.ended_at - node.started_at)
         tokens = event.metadata.get("total_tokens")
         node.tokens = tokens if isinstance(tokens, int) else 0
         self._ended[node.node_id, node.within] = node.ended_at

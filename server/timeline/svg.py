@@ -55,7 +55,7 @@ _STYLE: Final = """
 .model{fill:#3b6fd4}.io{fill:#16908a}.cpu{fill:#8457c9}.container{fill:#93a3b5}
 .people{fill:#c2772b}.logic{fill:#5f7387}
 .failed{fill:#d13b3b}.exception{fill:#d9960b}.stopped{fill:#a9b1ba}
-.running{fill-opacity:.55}.try{fill:#d13b3b;fill-opacity:.55}
+.running{fill-opacity:.55}.queued{fill-opacity:.3}.try{fill:#d13b3b;fill-opacity:.55}
 .token{fill:none;stroke:#0b0f14;stroke-width:2}.critical .bar{stroke:#e0218a;stroke-width:2}
 .critical .name{font-weight:600}.path{stroke:#e0218a;stroke-width:2;fill:none}
 @media (prefers-color-scheme:dark){.page{fill:#12171d}text{fill:#e3e9f0}.small{fill:#9aa7b5}
@@ -168,7 +168,10 @@ def _heading(run: RunSpan, name: str) -> Iterator[str]:
         yield f'<rect class="{style}" x="{across - 10:.1f}" y="13" width="10" height="10" rx="2"/>'
         across -= 22
     yield _text(
-        "small end", _WIDTH - 10, 40, "pink: critical path · dashed: waiting · |: first token"
+        "small end",
+        _WIDTH - 10,
+        40,
+        "pink: critical path · dashed: waiting · pale: for a slot · |: first token",
     )
 
 
@@ -219,12 +222,24 @@ def _node(node: NodeSpan, depth: int, top: int, scale: _Scale) -> list[str]:
     if node.tries:
         parts += _tries(node, style, top, scale)
     else:
-        parts.append(_bar(f"bar {style}", left, top, width))
+        parts += _whole(node, style, top, scale)
     if node.first_token_at is not None:
         mark = scale.at(node.first_token_at)
         parts.append(f'<path class="token" d="M{mark:.1f} {top + 2}V{top + _ROW - 2}"/>')
     parts.append(_text("small", left + width + 4, top + 14, _duration(_length_s(node))))
     return [*parts, "</g>"]
+
+
+def _whole(node: NodeSpan, style: str, top: int, scale: _Scale) -> Iterator[str]:
+    """The bar of a node that had one try; lighter as long as it waited for a slot."""
+    ran_from = node.started_at + node.queued_s
+    queued = scale.at(ran_from) - scale.at(node.started_at)
+    if queued >= 1:
+        yield _bar(f"queued {style}", scale.at(node.started_at), top, queued)
+        left, width = _extent(ran_from, node.ended_at, scale)
+    else:
+        left, width = _extent(node.started_at, node.ended_at, scale)
+    yield _bar(f"bar {style}", left, top, width)
 
 
 def _tries(node: NodeSpan, style: str, top: int, scale: _Scale) -> Iterator[str]:
@@ -271,6 +286,8 @@ def _facts(node: NodeSpan, scale: _Scale) -> str:
     ]
     if node.started_at - node.ready_at >= 0.001:
         lines.append(f"waited {_duration(node.started_at - node.ready_at)} before")
+    if node.queued_s:
+        lines.append(f"{_duration(node.queued_s)} of it for a slot")
     if node.first_token_at is not None:
         lines.append(f"first token after {_duration(node.first_token_at - node.started_at)}")
     if len(node.tries) > 1:

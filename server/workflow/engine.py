@@ -101,7 +101,7 @@ async def run(
     if stop is not None:
         stop.bind(progress)
     at = progress.unix(progress.started)
-    sink.put(RunStarted(run_id=run.id, inputs=inputs, at=at))
+    progress.sink.put(RunStarted(run_id=run.id, inputs=inputs, at=at))
     if run.depth > limits.depth:
         progress.abort("failed", f"Max workflow call depth {limits.depth} reached.")
     try:

@@ -107,7 +107,8 @@ class NodeFinished(OfNode, kw_only=True, tag="node_finished"):
     handle: str
     elapsed_s: float
     metadata: dict[str, Value]
-    """total_tokens, total_price, currency, and what the node adds."""
+    """total_tokens, total_price, currency, and what the node adds; queued_s, if it waited for a
+    slot for more than a millisecond."""
     started_at: float
     at: float
 
@@ -205,7 +206,8 @@ class InputTaken(OfNode, kw_only=True, tag="input_taken"):
 
 
 class Sink(Protocol):
-    """Who reads a run."""
+    """Who reads a run. Neither method may raise: an exception (a cancellation is none) is logged
+    and ends the run as "stopped", and of its events only `RunFinished` is put after it."""
 
     def put(self, event: Event) -> None:
         """Take an event. Synchronous, so that nothing is lost or out of order."""

@@ -27,6 +27,9 @@ __all__ = ["Frame"]
 _LIMITED: Final = frozenset({"model", "io", "cpu"})
 """Kinds of work that take a slot."""
 
+_TOLD_FROM_S: Final = 0.001
+"""A shorter wait for a slot is nothing to tell of."""
+
 _log: Final = logging.getLogger(__name__)
 
 
@@ -137,8 +140,12 @@ class Frame:
         if work not in _LIMITED:
             return await self._execute(run, task)
         slot = (progress.run.tier, work, progress.run.app.id)
+        began = trio.current_time()
         await progress.capacity.acquire(*slot)
         run.slot = slot
+        queued_s = trio.current_time() - began
+        if queued_s > _TOLD_FROM_S:
+            run.queued_s += queued_s
         try:
             return await self._execute(run, task)
         finally:
@@ -150,9 +157,12 @@ class Frame:
             outcome: Result | NodeError = await task.execute(run)
         except Exception as error:
             outcome = _failure(error, run.vertex)
-        except BaseException:
+        except BaseException as error:
             self._progress.given_up(run.id)
-            raise
+            rest = _without_failures(error)
+            if rest is error:
+                raise
+            raise rest from None
         self._progress.answered(run.id)
         return outcome
 
@@ -178,6 +188,14 @@ class Frame:
         for run in self._in_flight.values():
             run.tell_finished("stopped", now, error=ended[1] if ended else "Stopped.")
         self._in_flight.clear()
+
+
+def _without_failures(error: BaseException) -> BaseException:
+    """A node that is cancelled may fail in the same moment: tasks of its own, mostly. What ends the
+    run is told by who cancelled it; only a bug goes on up."""
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    return error.split((NodeError, ServiceFailed, TooLarge))[1] or error
 
 
 def _first(error: Exception) -> Exception:

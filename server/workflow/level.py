@@ -16,7 +16,8 @@ from server.workflow.node_run import EngineNodeRun
 from server.workflow.progress import Progress
 from server.workflow.readiness import Readiness
 from server.workflow.services import Usage
-from server.workflow.sizes import TooLarge, size_of
+from server.workflow.sizes import TooLarge, weigh
+from server.workflow.texts import cleaned, is_whole, whole, writable
 from server.workflow.topology import Graph, Root, Vertex
 from server.workflow.values import Value
 from server.workflow.variables import Variables
@@ -154,15 +155,22 @@ class Level:
             message = f"Branch node {vertex.id} completed without selecting a branch"
             return NodeError(message, "ValueError")
         try:
-            self.weigh(result.outputs)
+            result.outputs = self.weigh(result.outputs)
         except NodeError as error:
             return error
+        if result.shown is not None:
+            result.shown = writable(result.shown)
+        if result.process_data:
+            result.process_data = writable(result.process_data)
+        if result.metadata:
+            result.metadata = writable(result.metadata)
         return result
 
     def _failed(self, run: EngineNodeRun, error: NodeError, now: float) -> None:
         """By its strategy: the run fails with it, or goes on with the error as its outputs."""
         self.progress.exceptions += 1
         policy = run.vertex.policy
+        error = _writable(error)
         result = Result(inputs=error.inputs, process_data=error.process_data)
         if policy.strategy is None:
             run.tell_finished("failed", now, result, error.outputs, error.message, error.type)
@@ -201,16 +209,23 @@ class Level:
             else:
                 mine[name] = value
 
-    def weigh(self, outputs: dict[str, Value]) -> None:
-        """Count what a node gives out. Raises `NodeError` where it is too much."""
+    def weigh(self, outputs: dict[str, Value]) -> dict[str, Value]:
+        """Count what a node gives out, and give it back: with halves of characters replaced, if
+        there are any. Raises `NodeError` where it is too much."""
         progress = self.progress
+        limits = progress.limits
         try:
-            progress.chars += size_of(outputs, progress.limits.value_chars)
+            chars, texts = weigh(outputs, limits.value_chars, limits.value_items)
         except TooLarge as error:
             raise NodeError(str(error), "ValueTooLarge") from None
-        if progress.chars > progress.limits.total_chars:
-            most = progress.limits.total_chars
+        progress.chars += chars
+        if progress.chars > limits.total_chars:
+            most = limits.total_chars
             progress.abort("failed", f"The nodes gave out more than {most} characters.")
+        together = "".join(texts)
+        if not together.isascii() and not is_whole(together):
+            return {name: cleaned(value) for name, value in outputs.items()}
+        return outputs
 
     # Text
 
@@ -248,7 +263,18 @@ class Level:
                 title=vertex.title,
                 within=self.within,
                 selector=selector,
-                text=text,
+                text=whole(text),
                 answer_id=script.id,
             )
         )
+
+
+def _writable(error: NodeError) -> NodeError:
+    """The failure as it can be told to clients."""
+    return NodeError(
+        whole(error.message),
+        error.type,
+        inputs=writable(error.inputs),
+        process_data=writable(error.process_data),
+        outputs=writable(error.outputs),
+    )

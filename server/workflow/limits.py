@@ -32,6 +32,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Workflows that call one another (WORKFLOW_CALL_MAX_DEPTH)."""
     value_chars: int = 8 * 1024 * 1024
     """What one node gives out, in characters (a number or a name counts for eight)."""
+    value_items: int = 50_000
+    """Items of all lists and objects in what one node gives out, or a run is given, added up. To go
+    over so many takes a few milliseconds, in which nothing else goes on."""
     total_chars: int = 64 * 1024 * 1024
     """What all nodes of a run give out together."""
     buffered_chars: int = 4 * 1024 * 1024

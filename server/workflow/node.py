@@ -9,6 +9,7 @@ them, and what they hold they release on the way out.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
@@ -131,6 +132,14 @@ class NodeRun(Protocol):
     def leave_slot(self) -> None:
         """Give the slot of its kind of work back now, once, if it holds one: before it waits for
         nodes of another run, which may need that very slot. Synchronous."""
+
+    def in_slot(self, work: Work) -> AbstractAsyncContextManager[NodeRun]:
+        """A slot of this kind of work, waited for, around a part of what a node does that holds
+        none itself, such as an agent's call of a tool. What is entered is the run to hand on: its
+        `leave_slot` gives this slot back."""
+
+    def spend(self, usage: Usage) -> None:
+        """Count tokens that a run of another app used for this node, however it ended."""
 
     def write(self, selector: Selector, value: Value) -> None:
         """Set a conversation variable or a loop variable at once (assigner)."""

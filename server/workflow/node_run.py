@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from copy import copy
 from typing import TYPE_CHECKING, Any, Final
 
 from server.workflow.events import (
+    AgentLog,
     InputRequired,
     InputTaken,
     NodeFinished,
     NodeStarted,
     NodeStatus,
     OfNode,
+    ReasoningChunk,
     VariableSet,
 )
 from server.workflow.node import Result, Run, Work
+from server.workflow.services import Usage
+from server.workflow.texts import writable
 from server.workflow.topology import Vertex
 from server.workflow.values import Value
 from server.workflow.variables import Selector, Variables
@@ -29,7 +36,10 @@ _NOTHING: Final = Result()
 class EngineNodeRun:
     """`node.NodeRun`, with what the engine knows of it."""
 
-    __slots__ = ("id", "index", "level", "predecessor", "slot", "started", "vertex")
+    __slots__ = (
+        *("id", "index", "level", "predecessor", "queued_s", "slot", "spent", "started", "vertex"),
+        "whole",
+    )
 
     def __init__(
         self,
@@ -48,6 +58,12 @@ class EngineNodeRun:
         self.started = started
         self.slot: tuple[str, Work, str] | None = None
         """The tier, kind of work and app of the slot that it holds."""
+        self.queued_s = 0.0
+        """How long it waited for its slots."""
+        self.spent: Usage | None = None
+        """What runs that it called have used."""
+        self.whole: EngineNodeRun | None = None
+        """Whose part it is, of `in_slot`; None: it is none."""
 
     # What nodes use
 
@@ -79,9 +95,27 @@ class EngineNodeRun:
             self.level.progress.capacity.release(*self.slot)
             self.slot = None
 
+    @asynccontextmanager
+    async def in_slot(self, work: Work) -> AsyncIterator[EngineNodeRun]:
+        progress, part = self.level.progress, copy(self)
+        part.whole = self.whole or self
+        slot = (progress.run.tier, work, progress.run.app.id)
+        await progress.capacity.acquire(*slot)
+        part.slot = slot
+        try:
+            yield part
+        finally:
+            part.leave_slot()
+
+    def spend(self, usage: Usage) -> None:
+        level, whole = self.level, self.whole or self
+        level.usage += usage
+        level.progress.usage += usage
+        whole.spent = usage if whole.spent is None else whole.spent + usage
+
     def write(self, selector: Selector, value: Value) -> None:
         node_id, name = selector[0], selector[1]
-        self.level.weigh({name: value})
+        value = self.level.weigh({name: value})[name]
         self.level.variables.set(node_id, name, value)
         if node_id == "conversation":
             self.tell(VariableSet, selector=tuple(selector), value=value)
@@ -90,6 +124,8 @@ class EngineNodeRun:
         progress = self.level.progress
         if kind is InputTaken:
             progress.answered(self.id)
+        elif kind is AgentLog or kind is ReasoningChunk:
+            fields = writable(fields)
         vertex = self.vertex
         progress.sink.put(
             kind(
@@ -149,14 +185,18 @@ class EngineNodeRun:
                 error_type=error_type,
                 handle=result.handle,
                 elapsed_s=now - self.started,
-                metadata=_metadata(result),
+                metadata=self._metadata(result),
                 started_at=progress.unix(self.started),
                 at=progress.unix(now),
             )
         )
 
-
-def _metadata(result: Result) -> dict[str, Value]:
-    if result.usage is None or "total_tokens" in result.metadata:
-        return result.metadata
-    return {"total_tokens": result.usage.total_tokens, **result.metadata}
+    def _metadata(self, result: Result) -> dict[str, Value]:
+        found, usage = result.metadata, result.usage
+        if self.spent is not None:
+            usage = self.spent if usage is None else usage + self.spent
+        if usage is not None and "total_tokens" not in found:
+            found = {"total_tokens": usage.total_tokens, **found}
+        if self.queued_s:
+            found = {**found, "queued_s": self.queued_s}
+        return found

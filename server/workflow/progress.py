@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -11,15 +12,55 @@ from typing import Any, Final
 import trio
 
 from server.workflow.capacity import Capacity
-from server.workflow.events import RunPaused, RunResumed, RunStatus, Sink
+from server.workflow.events import Event, RunFinished, RunPaused, RunResumed, RunStatus, Sink
 from server.workflow.limits import Limits
 from server.workflow.node import Run
 from server.workflow.services import Usage
 
 __all__ = ["Group", "Progress"]
 
+_log: Final = logging.getLogger(__name__)
+
 _STRETCH_S: Final = 0.001
 """After so long without a checkpoint other tasks get their turn."""
+
+
+class _Delivery:
+    """The sink of a run, which should raise nothing. If it does, nobody reads the run any more: it
+    is stopped, and only its last event is tried again."""
+
+    __slots__ = ("_failed", "_progress", "_put", "_sink")
+
+    def __init__(self, sink: Sink, progress: Progress) -> None:
+        self._sink = sink
+        self._put: Callable[[Event], None] = sink.put
+        self._progress = progress
+        self._failed = False
+
+    def put(self, event: Event) -> None:
+        try:
+            self._put(event)
+        except Exception:
+            self._give_up()
+
+    def _put_last(self, event: Event) -> None:
+        if isinstance(event, RunFinished):
+            self._sink.put(event)
+
+    async def drain(self) -> None:
+        if self._failed:
+            return
+        try:
+            await self._sink.drain()
+        except Exception:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        if not self._failed:
+            self._failed = True
+            self._put = self._put_last
+            _log.exception("run %s: its reader failed", self._progress.run.id)
+            self._progress.abort("stopped", "Stopped: its events could not be delivered.")
 
 
 class Progress:
@@ -31,6 +72,7 @@ class Progress:
         "_ids",
         "_left_s",
         "_next_id",
+        "_paused_at",
         "_people",
         "capacity",
         "chars",
@@ -49,7 +91,7 @@ class Progress:
 
     def __init__(self, run: Run, sink: Sink, capacity: Capacity, limits: Limits) -> None:
         self.run = run
-        self.sink = sink
+        self.sink = _Delivery(sink, self)
         self.capacity = capacity
         self.limits = limits
         self.started = trio.current_time()
@@ -72,6 +114,7 @@ class Progress:
         """Node runs that wait for somebody, and their nodes."""
         self._left_s: float | None = None
         """While paused: what is left of its time."""
+        self._paused_at = 0.0
 
     def unix(self, now: float) -> float:
         """Trio's time as Unix time."""
@@ -120,6 +163,8 @@ class Progress:
             now = trio.current_time()
             self.scope.deadline = now + self._left_s
             self._left_s = None
+            if self.run.deadline is not None:
+                self.run.deadline += now - self._paused_at
             self.sink.put(RunResumed(run_id=self.run.id, at=self.unix(now)))
 
     def given_up(self, node_run_id: str) -> None:
@@ -138,7 +183,7 @@ class Progress:
             self._pause()
 
     def _pause(self) -> None:
-        now = trio.current_time()
+        now = self._paused_at = trio.current_time()
         self._left_s = max(self.scope.deadline - now, 0.0)
         self.scope.deadline = inf
         node_ids = tuple(self._people.values())

@@ -290,9 +290,10 @@ class Tools(Protocol):
     async def all_of(self, provider: ToolRef, run: NodeRun) -> list[Tool]:
         """All of one provider (`name` is empty): what an agent gets of an MCP server."""
 
-    async def mcp_tools(self, servers: Any, run: NodeRun) -> list[Tool]:
+    async def mcp_tools(self, servers: Any, run: NodeRun, *, trusted: bool = False) -> list[Tool]:
         """All of the MCP servers that a parameter of an agent describes: a URL, or {name: {url,
-        headers}}, or JSON text of it. Raises `ToolFailed`."""
+        headers}}, or JSON text of it. `trusted` says that the operator named them, so that they may
+        be inside. Raises `ToolFailed`."""
 
 
 # Knowledge

@@ -120,7 +120,8 @@ _ARRAYS: Final[dict[Kind, Kind]] = {
 
 
 def _array_kind(items: Sequence[Value]) -> Kind:
-    kinds = {"array[any]" if isinstance(item, list) else kind_of(item) for item in items}
+    of_each_type = {type(item): item for item in items}.values()  # long lists have few types
+    kinds = {"array[any]" if isinstance(item, list) else kind_of(item) for item in of_each_type}
     return _ARRAYS.get(kinds.pop(), "array[any]") if len(kinds) == 1 else "array[any]"
 
 
@@ -166,7 +167,7 @@ def _markdown_list(items: list[Value]) -> str:
         return ""
     if _array_kind(items) == "array[file]":
         return "\n".join(map(_link, items))
-    return "\n".join(f"- {item if isinstance(item, str) else plain(item)}" for item in items)
+    return "\n".join(f"- {item}" for item in plain(items))
 
 
 def _link(file: File) -> str:
@@ -188,11 +189,19 @@ def plain(value: Value) -> Any:
 
 
 def _has_file(value: Value) -> bool:
-    if isinstance(value, dict):
-        return any(map(_has_file, value.values()))
-    if isinstance(value, list):
-        return any(map(_has_file, value))
-    return isinstance(value, File)
+    level = [value]
+    while level:
+        below: list[Value] = []
+        for each in level:
+            kind = type(each)
+            if kind is dict:
+                below += each.values()
+            elif kind is list:
+                below += each
+            elif kind is File:
+                return True
+        level = below
+    return False
 
 
 def _json(value: Value, indent: int | None = None) -> str:

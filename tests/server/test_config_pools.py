@@ -399,6 +399,12 @@ POOLS = st.builds(
         most=SHARES,
     ),
     panic=SHARES,
+    context_tokens=st.none() | SOME,
+    vision=st.none() | st.booleans(),
+    audio=st.none() | st.booleans(),
+    documents=st.none() | st.booleans(),
+    tools=st.none() | st.booleans(),
+    json_schema=st.none() | st.booleans(),
     timeouts=st.builds(TimeoutConfig, connect_s=TIMES, total_s=TIMES),
 )
 

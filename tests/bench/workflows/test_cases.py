@@ -34,7 +34,9 @@ def test_the_numbers_of_nodes_are_as_named() -> None:
         "chain-10": 10,
         "branch-10": 10,
         "chain-50": 50,
+        "templates-10": 10,
         "iteration-10x5": 9,
+        "iteration-waits": 7,
     }
 
 

@@ -71,6 +71,16 @@ def test_a_workflow_prints_its_only_text_as_it_is() -> None:
     assert (result.exit_code, result.stdout) == (0, "hello\nthere\n")
 
 
+def test_an_app_folder_that_cannot_be_read() -> None:
+    """A line that names it, no traceback."""
+    record = Path("apps/0a4b9a45-5c1c-5d0e-9f8e-0a6f5ad2a7de/record.json")
+    record.parent.mkdir(parents=True)
+    record.write_text("broken")
+    result = run(echo_workflow(), "-i", "q=x")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"triolet: {record}: ")
+
+
 def test_several_outputs_are_printed_as_json() -> None:
     """Each in its kind."""
     result = run(two_outputs(), "-i", "q=x", "-i", "n=5")

@@ -325,6 +325,18 @@ async def test_the_only_model(autojump_clock: Clock, caplog: pytest.LogCaptureFi
         assert len([one for one in caplog.records if "the only model here" in one.message]) == 1
 
 
+async def test_how_much_a_model_reads_is_what_its_replicas_say(autojump_clock: Clock) -> None:
+    """The least of them, by the name that they have for it; the configuration goes before."""
+    async with relay(GOOD, GOOD, GOOD) as r:
+        first, second, _ = r.pools[0].replicas
+        first.lists({"m": 8192, "other": 10})
+        assert models_of(r).facts(GPT, run_of()).context_tokens == 8192
+        second.lists({"m": 4096, "other": None})
+        assert models_of(r).facts(GPT, run_of()).context_tokens == 4096
+        told = {"m": ModelFacts(context_tokens=99)}
+        assert models_of(r, None, told).facts(GPT, run_of()).context_tokens == 99
+
+
 async def test_facts(autojump_clock: Clock) -> None:
     """Of the model that the name stands for; of one that is not here a guess."""
     async with relay(GOOD) as r:

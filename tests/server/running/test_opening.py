@@ -9,18 +9,38 @@ import pytest
 import trio
 
 from balancer.catalog import Catalog
-from server.config import Config, KnowledgeConfig, WorkflowConfig, WorkflowTierConfig
-from server.running.opening import limits_of, open_services, slots_of
+from server.config import (
+    Config,
+    KnowledgeConfig,
+    PoolConfig,
+    WorkflowConfig,
+    WorkflowTierConfig,
+)
+from server.running.opening import facts_of, limits_of, open_services, slots_of
 from server.running.shelf import KnowledgeShelf
-from server.workflow.services import Query, ServiceFailed
+from server.workflow.app import ModelRef
+from server.workflow.limits import Limits
+from server.workflow.services import ModelFacts, Query, ServiceFailed
+from tests.balancer.relays import relay
 from tests.server.running.exports import app_of, echo_workflow, end, export, node, start, variable
 from tests.server.workflow.fakes import FakeRun
 
 
 def test_limits_are_those_of_the_configuration() -> None:
-    """Steps, time and depth."""
-    limits = limits_of(WorkflowConfig(steps=7, time_s=8.0, depth=9))
-    assert (limits.steps, limits.time_s, limits.depth) == (7, 8.0, 9)
+    """Steps, time, depth and items."""
+    limits = limits_of(WorkflowConfig(steps=7, time_s=8.0, depth=9, value_items=10))
+    assert (limits.steps, limits.time_s, limits.depth, limits.value_items) == (7, 8.0, 9, 10)
+    assert limits_of(WorkflowConfig()) == Limits()
+
+
+async def test_facts_are_those_of_the_configuration() -> None:
+    """Nodes are told what a pool says of its model; what it does not say is guessed."""
+    pool = PoolConfig(model="m", context_tokens=4096, vision=False, audio=True, json_schema=False)
+    facts = {"m": ModelFacts(context_tokens=4096, vision=False, audio=True, json_schema=False)}
+    assert facts_of([pool]) == facts
+    assert facts_of([PoolConfig(model="m")]) == {"m": ModelFacts()}
+    async with relay([]) as r, open_services(Config(pool=(pool,)), Catalog(r.pools)) as running:
+        assert running.services.models.facts(ModelRef("any", "m"), FakeRun()) == facts["m"]
 
 
 @pytest.mark.parametrize(("cores", "cpu", "batch"), [(1, 1, 1), (2, 2, 1), (8, 8, 2), (16, 16, 4)])

@@ -16,13 +16,13 @@ from server.running.runs import Running
 from server.workflow.app import App, GraphSpec
 from server.workflow.capacity import Capacity, Load
 from server.workflow.engine import Stop
-from server.workflow.events import Event, RunFinished
+from server.workflow.events import Event, NodeFinished, RunFinished
 from server.workflow.graph import Graph, compile_graph
 from server.workflow.inputs import InputError
 from server.workflow.limits import Limits
 from server.workflow.node import NodeRun, Result, Run
 from server.workflow.reading import GraphError
-from server.workflow.services import ToolFailed
+from server.workflow.services import ServiceFailed, ToolFailed, Usage
 from server.workflow.values import File
 from tests.server.running.exports import (
     Model,
@@ -139,6 +139,42 @@ async def test_conversation_variables_are_kept() -> None:
     assert second.outputs["answer"] == "7-2"
 
 
+ASSIGNED = node(
+    "set", "assigner", version="2",
+    items=[{"variable_selector": ["conversation", "n"], "operation": "set",
+            "input_type": "constant", "value": "7"}],
+)  # fmt: skip
+NUMBER = {"name": "n", "value_type": "string", "value": "0"}
+
+
+async def test_what_a_run_assigned_is_kept_however_it_ends() -> None:
+    """It fails, is stopped or cut off after the assignment; nothing was said, but that holds."""
+    model, made = Model(), running()
+    text = export(start(), ASSIGNED, llm(), answer("x"), mode="advanced-chat",
+                  conversation_variables=[NUMBER])  # fmt: skip
+    app = app_of(text)
+
+    def breaks(call: Any) -> str:
+        raise ServiceFailed("no", "No")
+
+    failing = Conversation(id="c")
+    result = await running(Model(breaks)).run_app(app, {}, query="x", conversation=failing)
+    assert (result.status, failing.variables, failing.turns) == ("failed", {"n": "7"}, 0)
+    model.hangs = True
+    made = running(model)
+    for ends in ("stop", "cancel"):
+        conversation, stop = Conversation(id="c"), Stop()
+        async with trio.open_nursery() as nursery:
+
+            async def turn(conversation: Conversation = conversation, stop: Stop = stop) -> None:
+                await made.run_app(app, {}, query="x", conversation=conversation, stop=stop)
+
+            nursery.start_soon(turn)
+            await trio.testing.wait_all_tasks_blocked()
+            stop() if ends == "stop" else nursery.cancel_scope.cancel()
+        assert (conversation.variables, conversation.turns) == ({"n": "7"}, 0)
+
+
 async def test_a_turn_that_failed_leaves_the_conversation_as_it_was() -> None:
     """Nobody said anything then."""
 
@@ -216,6 +252,29 @@ def calls(*apps: App, limits: Limits = Limits()) -> AppCalls:  # noqa: B008
 def caller(depth: int = 0) -> FakeRun:
     above = app_of(echo_workflow())
     return FakeRun(run=Run(id="above", app=above, services=services(), user="u", depth=depth))
+
+
+async def test_tokens_of_an_app_that_is_a_tool_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the node that called it and for its run, whether the app succeeded or not."""
+    made = AppCalls({"test": app_of(echo_workflow())}.get)
+    made.running = Running(services(), Capacity(), Limits())
+
+    class Call(Wait):
+        async def execute(self, run: NodeRun) -> Result:
+            async with run.in_slot("io") as part:
+                return Result(outputs=await made.run("test", {"q": "x"}, part), usage=Usage(1, 1))
+
+    monkeypatch.setitem(TYPES, "call", Call)
+    outer = graph({"c": {"type": "call"}}, "start > c")
+    for fails, total in ((0, 5), (1, 3)):
+        nodes = {"w": {"type": "wait", "usage": True}, "f": {"type": "wait", "fails": fails}}
+        inner = graph(nodes, "start > w > f")
+        monkeypatch.setattr(made.running, "graph_of", lambda app, inner=inner: inner)
+        result, sink = await go(outer)
+        assert result.usage.total_tokens == total
+        assert sink.last.total_tokens == total
+        [finished] = [one for one in sink.of(NodeFinished) if one.node_id == "c"]
+        assert finished.metadata["total_tokens"] == total
 
 
 async def test_an_app_runs_as_a_tool() -> None:
@@ -302,3 +361,14 @@ async def test_an_app_that_cannot_run_as_a_tool_says_why(
 async def test_without_a_folder_there_are_no_apps_to_call() -> None:
     """Nothing is looked up."""
     assert AppCalls().app("x") is None
+
+
+@pytest.mark.parametrize(("depth", "passes"), [(6, True), (7, False)])
+async def test_apps_call_one_another_as_deep_as_configured(depth: int, passes: bool) -> None:
+    """And no deeper, in Dify's words."""
+    made = calls(app_of(echo_workflow()), limits=Limits(depth=7))
+    if passes:
+        assert await made.run("test", {"q": "x"}, caller(depth)) == {"result": "x"}
+    else:
+        with pytest.raises(ToolFailed, match=r"^Max workflow call depth 7 reached\.$"):
+            await made.run("test", {"q": "x"}, caller(depth))

@@ -97,6 +97,24 @@ def test_rows_say_what_happened() -> None:
     assert {"token", "wait"} <= set(classes)
 
 
+def test_a_wait_for_a_slot_is_pale() -> None:
+    """The bar begins where it has its slot; too short a wait to see is told alone."""
+    story = Story()
+    story.start("n", 0.0, type="http-request")
+    story.start("m", 0.0, type="http-request")
+    story.finish("n", 4.0, metadata={"queued_s": 3.0})
+    story.finish("m", 4.0, metadata={"queued_s": 0.002})
+    story.end(4.0)
+    picture = parsed(story)
+    bars = {one.get("class"): one for one in row(picture, "n").iter(f"{SVG}rect")}
+    assert list(bars) == ["queued io", "bar io"]
+    widths = [float(one.get("width") or 0) for one in bars.values()]
+    assert widths[0] == pytest.approx(3 * widths[1], rel=0.01)
+    assert "3 s of it for a slot" in tooltip(picture, "n")
+    assert "2 ms of it for a slot" in tooltip(picture, "m")
+    assert [one.get("class") for one in row(picture, "m").iter(f"{SVG}rect")] == ["bar io"]
+
+
 def test_each_attempt_of_a_retried_node_is_drawn() -> None:
     """Two failed ones and the one that went well."""
     story = Story()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 from server.workflow.app import App, GraphSpec, NodeSpec
 from server.workflow.events import OfNode
-from server.workflow.node import Inline, Node, Result, Run, Task
+from server.workflow.node import Inline, Node, Result, Run, Task, Work
 from server.workflow.nodes import make_node
-from server.workflow.services import Services
+from server.workflow.services import Services, Usage
 from server.workflow.values import Value
 from server.workflow.variables import Selector, Variables
 
@@ -56,6 +57,8 @@ class FakeRun:
         self.written: list[tuple[tuple[str, ...], Value]] = []
         self.drained = 0
         self.slots_left = 0
+        self.slots_taken: list[Work] = []
+        self.spent = Usage()
 
     def stream(self, name: str, text: str) -> None:
         self.streamed.append((name, text))
@@ -68,6 +71,14 @@ class FakeRun:
 
     def leave_slot(self) -> None:
         self.slots_left += 1
+
+    @asynccontextmanager
+    async def in_slot(self, work: Work) -> AsyncIterator[FakeRun]:
+        self.slots_taken.append(work)
+        yield self
+
+    def spend(self, usage: Usage) -> None:
+        self.spent += usage
 
     def write(self, selector: Selector, value: Value) -> None:
         self.written.append((tuple(selector), value))

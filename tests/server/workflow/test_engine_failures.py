@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
-from server.workflow.events import NodeFinished, NodeRetried
+from server.workflow.capacity import Capacity
+from server.workflow.events import AgentLog, Event, NodeFinished, NodeRetried, VariableSet
 from server.workflow.limits import Limits
-from server.workflow.node import GraphError, NodeError
+from server.workflow.node import GraphError, NodeError, NodeRun, Result
 from server.workflow.services import ToolFailed, WebFailed
-from tests.server.workflow.graphs import Recorder, Wait, answer, end, go, graph
+from tests.server.workflow.graphs import TYPES, Recorder, Wait, answer, end, go, graph
 
 
 @pytest.fixture(autouse=True)
@@ -242,14 +244,83 @@ class Broken(Recorder):
         raise ZeroDivisionError("a bug")
 
 
-async def test_a_bug_outside_of_nodes_ends_the_run(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, and what was begun is ended."""
+async def test_a_reader_that_fails_stops_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    """It is logged once; of what comes after it only the end is put."""
     compiled = graph({"a": {"type": "wait"}, "b": {"type": "wait"}}, "start > a", "start > b")
     with caplog.at_level(logging.ERROR):
         result, sink = await go(compiled, sink=Broken())
+    assert result.status == "stopped"
+    assert result.error == "Stopped: its events could not be delivered."
+    assert sink.trace[-3:] == ["+a", "+b", "run_finished"]
+    assert caplog.text.count("its reader failed") == 1
+
+
+async def test_a_reader_that_takes_nothing_stops_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    """Not even the end; the run ends all the same, and no node is blamed."""
+
+    class Deaf(Recorder):
+        def put(self, event: Event) -> None:
+            super().put(event)
+            raise OSError("closed")
+
+    sink = Deaf()
+    compiled = graph({"a": {"type": "wait", "s": 1000}}, "start > a")
+    with caplog.at_level(logging.ERROR), trio.fail_after(1):
+        result, _ = await go(compiled, sink=sink)
+    assert (result.status, result.steps) == ("stopped", 0)
+    assert sink.order == "run_started run_finished"
+    assert caplog.text.count("its reader failed") == 1
+
+
+async def test_a_bug_outside_of_nodes_ends_the_run(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged, and what was begun is ended."""
+
+    async def acquire(*_: str) -> None:
+        raise ZeroDivisionError("a bug")
+
+    capacity = Capacity()
+    monkeypatch.setattr(capacity, "acquire", acquire)
+    compiled = graph({"a": {"type": "wait"}, "b": {"type": "wait"}}, "start > a", "start > b")
+    with caplog.at_level(logging.ERROR):
+        result, sink = await go(compiled, capacity=capacity)
     assert (result.status, result.error) == ("failed", "internal error")
     assert sink.trace[-3:] == ["-a!stopped", "-b!stopped", "run_finished"]
     assert "run run failed by a bug" in caplog.text
+
+
+class FailsOnTheWayOut(Wait):
+    """Its own task fails when it is cancelled."""
+
+    async def execute(self, run: NodeRun) -> Result:
+        async def one() -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise NodeError("too late", "Late")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            nursery.start_soon(trio.sleep_forever)
+        return Result()
+
+
+async def test_failures_of_what_is_cancelled_hide_no_cause(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    """The node that failed first is told of, or the limit; it is no bug."""
+    monkeypatch.setitem(TYPES, "late", FailsOnTheWayOut)
+    nodes: dict[str, Any] = {"late": {"type": "late"}, "w": {"type": "wait", "s": 1, "fails": 1}}
+    with caplog.at_level(logging.ERROR):
+        result, _ = await go(graph(nodes, "start > late", "start > w"))
+        assert (result.status, result.error) == ("failed", "try 1 failed")
+        alone = graph({"late": {"type": "late"}}, "start > late")
+        result, _ = await go(alone, limits=Limits(time_s=5))
+    assert result.status == "failed"
+    assert (result.error or "").startswith("Maximum execution time exceeded")
+    assert caplog.text == ""
 
 
 async def test_a_bug_is_a_failed_node(caplog: pytest.LogCaptureFixture) -> None:
@@ -311,3 +382,97 @@ async def test_text_that_waits_is_bounded(autojump_clock: trio.testing.MockClock
     assert result.status == "failed"
     assert result.error == "more than 120 characters of text wait to be shown"
     assert sink.trace[-3:] == ["-slow!stopped", "-w!stopped", "run_finished"]
+
+
+# What no encoder takes
+
+
+async def test_halves_of_characters_never_reach_clients() -> None:
+    """Out of a tool, a failure or the export: in the pool, in chunks and in every event."""
+    half = "a\ud83d"
+    nodes: dict[str, Any] = {
+        "w": {"type": "wait", "pieces": [half], "out": {"o": {half: [half, 1]}}},
+        "s": {"copy": {"o": ["w", "o"]}},
+        "r": {"type": "raise", "error_strategy": "fail-branch",
+              "error": NodeError(half, outputs={"o": half}, process_data={half: half})},
+        "a": answer("{{#w.text#}}" + half + "{{#r.error_message#}}"),
+    }  # fmt: skip
+    result, sink = await go(graph(nodes, "start > w > s > r", "r:fail-branch > a"))
+    assert result.status == "partial-succeeded"
+    assert result.outputs["answer"] == "a?a?a?"
+    assert sink.text == "a?a?a?"
+    for event in sink.events:
+        msgspec.json.encode(event)
+    finished = {one.node_id: one for one in sink.of(NodeFinished)}
+    assert finished["s"].outputs == {"o": {"a?": ["a?", 1]}}
+
+
+async def test_halves_of_characters_in_what_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs of agents, and values that are set."""
+
+    class Tells(Wait):
+        async def execute(self, run: NodeRun) -> Result:
+            run.tell(AgentLog, id="1", label="x", status="success", data={"d": ["\ude00"]})
+            run.write(["conversation", "n"], ["\ude00"])
+            return Result(process_data={"p": "\ude00"}, metadata={"m": "\ude00"}, shown={"s": "?"})
+
+    monkeypatch.setitem(TYPES, "tells", Tells)
+    _, sink = await go(graph({"t": {"type": "tells"}}, "start > t"))
+    assert b"\\ud" not in b"".join(map(msgspec.json.encode, sink.events))
+    assert sink.of(VariableSet)[0].value == ["?"]
+    assert sink.of(AgentLog)[0].data == {"d": ["?"]}
+
+
+async def test_too_many_items() -> None:
+    """A node that gives out more fails, by itself."""
+    nodes = {"s": {"out": {"x": [[1, 2], [3]]}}}
+    result, _ = await go(graph(nodes, "start > s"), limits=Limits(value_items=5))
+    assert result.status == "succeeded"
+    result, _ = await go(graph(nodes, "start > s"), limits=Limits(value_items=4))
+    assert (result.error, result.error_type) == (
+        "it gave out more than 4 items in lists and objects",
+        "ValueTooLarge",
+    )
+
+
+# Waiting for a slot
+
+
+async def test_a_wait_for_a_slot_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    """Of the node that waited; not of the one that did not."""
+    nodes = {"a": {"type": "wait", "s": 5}, "b": {"type": "wait", "s": 5}}
+    capacity = Capacity({("interactive", "io"): 1})
+    _, sink = await go(graph(nodes, "start > a", "start > b"), capacity=capacity)
+    told = [one.metadata for one in sink.of(NodeFinished)]
+    assert told == [{}, {}, {"queued_s": pytest.approx(5)}]
+
+
+async def test_a_part_of_a_node_stands_in_a_slot(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Given back at its end, or before by `leave_slot`, and only once."""
+    capacity = Capacity({("interactive", "io"): 1})
+    free: list[int] = []
+
+    class Parts(Wait):
+        work = "none"
+
+        async def execute(self, run: NodeRun) -> Result:
+            async def part(leaves: bool) -> None:
+                async with run.in_slot("io") as inner:
+                    free.append(capacity.load()["interactive", "io"].used)
+                    await trio.sleep(1)
+                    if leaves:
+                        inner.leave_slot()
+                        await trio.sleep(9)
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(part, True)
+                nursery.start_soon(part, False)
+            return Result()
+
+    monkeypatch.setitem(TYPES, "parts", Parts)
+    result, _ = await go(graph({"p": {"type": "parts"}}, "start > p"), capacity=capacity)
+    assert (result.status, free) == ("succeeded", [1, 1])
+    assert result.elapsed_s in (pytest.approx(10), pytest.approx(11))
+    assert capacity.load()["interactive", "io"].used == 0

@@ -9,7 +9,7 @@ import trio.testing
 from server.workflow.engine import Stop
 from server.workflow.events import RunPaused
 from server.workflow.limits import Limits
-from tests.server.workflow.graphs import go, graph
+from tests.server.workflow.graphs import go, graph, new_run
 
 
 async def test_a_run_pauses_and_resumes(autojump_clock: trio.testing.MockClock) -> None:
@@ -22,6 +22,18 @@ async def test_a_run_pauses_and_resumes(autojump_clock: trio.testing.MockClock) 
     )
     assert result.status == "succeeded"
     assert sink.of(RunPaused)[0].node_ids == ("p",)
+
+
+async def test_the_deadline_moves_with_the_pause(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """By when models must have a replica: who was asked for an hour takes nothing of it."""
+    compiled = graph({"w": {"type": "wait", "s": 2}, "p": {"type": "ask", "s": 3600}},
+                     "start > w > p")  # fmt: skip
+    began = trio.current_time()
+    run = new_run(deadline=began + 10)
+    await go(compiled, run=run)
+    assert run.deadline == pytest.approx(began + 10 + 3600)
 
 
 async def test_other_nodes_go_on_first(autojump_clock: trio.testing.MockClock) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.workflow.app import InputSpec
-from server.workflow.inputs import MOST_NESTED, InputError, checked
+from server.workflow.inputs import MOST_NESTED, InputError, checked, of_event
 from server.workflow.values import File
 
 UPLOADED = File(
@@ -145,3 +145,15 @@ def test_inputs_are_taken_or_refused(type: str, value: Any) -> None:
     except InputError:
         return
     assert taken is None or isinstance(taken, str | float | int | bool | File | dict)
+
+
+def test_no_input_has_too_many_items() -> None:
+    """Each by itself, whatever its kind; refused by its name before anything runs."""
+    specs = [InputSpec(name="o", type="json_object"), InputSpec(name="p", type="json_object")]
+    fits = {"x": [1, 2, {"a": "b"}]}
+    assert checked(specs, {"o": fits, "p": fits}, most_items=5) == {"o": fits, "p": fits}
+    with pytest.raises(InputError, match="more than 4 items") as refused:
+        checked(specs, {"o": {}, "p": fits}, most_items=4)
+    assert refused.value.name == "p"
+    with pytest.raises(InputError, match="more than 50000 items"):
+        of_event({"e": [{}] * 50_001})

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from server.workflow.sizes import MOST_TEXT, TooLarge
 from server.workflow.template import Template
 from server.workflow.variables import Variables
 
@@ -68,3 +69,15 @@ def test_segments_put_together_are_the_source(parts: list[str]) -> None:
         for part in Template(source).segments
     )
     assert again == source
+
+
+def test_what_is_filled_in_is_limited() -> None:
+    """A long variable that is named often: refused before the text is made."""
+    variables = Variables()
+    variables.add("a", {"x": "x" * (MOST_TEXT // 4)})
+    four = Template("{{#a.x#}}" * 4 + "and more")
+    assert len(four.text(variables)) == len(four.markdown(variables)) == MOST_TEXT + 8
+    five = Template("{{#a.x#}}" * 5)
+    for fill in (five.text, five.markdown):
+        with pytest.raises(TooLarge, match=f"more than {MOST_TEXT} characters"):
+            fill(variables)
