@@ -64,8 +64,6 @@ class FakeTools:
     async def all_of(self, provider: ToolRef, run: NodeRun) -> list[Tool]:
         return list(self._tools.values())
 
-    async def mcp_tools(
-        self, servers: Any, run: NodeRun, *, trusted: bool = False
-    ) -> list[Tool]:
+    async def mcp_tools(self, servers: Any, run: NodeRun, *, trusted: bool = False) -> list[Tool]:
         self.servers.append(servers)
         return list(self._mcp)
