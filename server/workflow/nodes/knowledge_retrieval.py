@@ -42,7 +42,8 @@ Name a field only if the question clearly calls for it; if it calls for none, re
 
 class KnowledgeRetrieval(Task):
     type = "knowledge-retrieval"
-    work: ClassVar[Work] = "io"
+    work: ClassVar[Work] = "none"
+    """Its parts take slots: a hung model must not hold up those who only look something up."""
 
     def read(self, data: Reader) -> None:
         self._query = data.selector("query_variable_selector")
@@ -92,7 +93,8 @@ class KnowledgeRetrieval(Task):
             filter=chosen,
             weights=self._weights,
         )
-        passages = await run.run.services.knowledge.retrieve(query, run)
+        async with run.in_slot("io") as part:
+            passages = await run.run.services.knowledge.retrieve(query, part)
         return Result(
             outputs={"result": [_item(number, one) for number, one in enumerate(passages, 1)]},
             inputs=inputs,
@@ -106,7 +108,8 @@ class KnowledgeRetrieval(Task):
             return self._filter.rendered(run), None
         if self._filtering != "automatic":
             return None, None
-        fields = await run.run.services.knowledge.fields(self._datasets, run)
+        async with run.in_slot("io") as part:
+            fields = await run.run.services.knowledge.fields(self._datasets, part)
         if not fields:
             return None, None
         told = _ASK_FILTER.format(
@@ -114,7 +117,8 @@ class KnowledgeRetrieval(Task):
         )
         messages = [{"role": "system", "content": told}, {"role": "user", "content": text}]
         call = ChatCall(model=self._model, messages=messages, parameters=self._parameters)
-        completion = await run.run.services.models.chat(call, run)
+        async with run.in_slot("model") as part:
+            completion = await run.run.services.models.chat(call, part)
         return _conditions(await object_in(completion.text), fields), completion.usage
 
 
