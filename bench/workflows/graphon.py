@@ -30,6 +30,7 @@ RECORDED: Final = {
     "chain-10": 11.4,
     "branch-10": 14.3,
     "chain-50": 47.8,
+    "templates-10": 21.9,
     "iteration-10x5": 24.2,
 }
 """CPU milliseconds per run, one at a time: for machines that cannot have it."""

@@ -96,13 +96,14 @@ class _Session:
 
     def run(self) -> None:
         self._compile()
+        # First of all: what other runs have left free would be taken, and nothing would grow.
+        self._wait()
         for number in range(self._plan.repeat):
             self._say(f"repetition {number + 1} of {self._plan.repeat}")
             for name in self._plan.cases:
                 for concurrency in self._plan.concurrency:
                     self._turn(CASES[name], concurrency, first=number == 0)
             self._stream()
-        self._wait()
 
     def _turn(self, case: Case, concurrency: int, *, first: bool) -> None:
         for contender in self._contenders:
