@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+import yaml
 from hypothesis import HealthCheck, given, settings
 
 from server.workflow.events import Chunk
@@ -128,3 +130,37 @@ def test_our_cases_come_to_the_same(oracle: Oracle, case: Case) -> None:
     assert compared(told)["status"] == test["status"]
     if test["status"] != "failed":
         assert compared(told)["outputs"] == test["outputs"]
+    if "events" in test:
+        mine, theirs = _outer(test["events"], case), _outer(told["events"], case)
+        assert _said(mine) == _said(theirs)
+        if not case.name.startswith(AT_ONCE):
+            assert _lived(mine) == _lived(theirs)
+
+
+AT_ONCE = "branch_into_parallel_code"
+"""The one case with nodes that wait beside one another: graphon, with one worker, has them in turn.
+"""
+
+
+def _outer(events: list[str], case: Case) -> list[str]:
+    """Without what happens inside containers, which graphon tells in another way."""
+    nodes = yaml.safe_load(case.export)["workflow"]["graph"]["nodes"]
+    inner = {node["id"] for node in nodes if node.get("parentId")}
+    return [line for line in events if " / " not in line and line.split(":")[0] not in inner]
+
+
+def _said(events: list[str]) -> list[str]:
+    """The pieces of text and where they are from, in their order; those that are empty left out."""
+    found = [re.search(r"says (.+) of (\S+)", line) for line in events]
+    return [f"{one[1]} {one[2]}" for one in found if one and one[1] != "''"]
+
+
+def _lived(events: list[str]) -> list[str]:
+    """Who began and who ended, in their order. When text is said in between is not compared:
+    graphon's workers run ahead of those who look for what can be shown."""
+    ends = (" started", " succeeded", " failed", " exception", "retry")
+    return [
+        line
+        for line in events
+        if " says " not in line and (line.endswith(ends) or line.startswith("run "))
+    ]
