@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import re
 from typing import Final
 
 from server import __version__
 from server.web.decode import ACCEPTED
 from server.web.urls import Target
-from server.workflow.services import WebRequest
+from server.workflow.services import WebFailed, WebRequest
 
 __all__ = ["request_headers"]
 
@@ -20,13 +21,22 @@ _OURS: Final = frozenset(
 )
 """What frames a message is decided here: a graph that sets them could hide a second request."""
 
+_UNSENDABLE: Final = re.compile("[\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]")
+
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
 def request_headers(request: WebRequest, target: Target) -> list[tuple[str, str]]:
     """All of them, Host first. Credentials in the URL become Basic, unless the request has its
-    own."""
+    own. Raises `WebFailed` for a value that none can have; never showing it, for it may be a key.
+    """
     given = [(name, value.strip()) for name, value in request.headers if _taken(name)]
+    for name, value in given:
+        if _UNSENDABLE.search(value):
+            raise WebFailed(
+                f"the header {name!r} has a character in it that no header can have",
+                "RequestRefused",
+            )
     names = {name.lower() for name, _ in given}
     headers = [] if "host" in names else [("Host", target.authority)]
     headers += given

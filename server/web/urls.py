@@ -79,8 +79,11 @@ def parse_url(url: str) -> Target:
     userinfo = authority.rpartition("@")[0]
     if "@" in userinfo:
         raise Refused(f"{_shown(url)}: more than one @ before the host; write those in it as %40")
-    path = quote(parts.path, safe=_PATH_SAFE) or "/"
-    query = f"?{quote(parts.query, safe=_QUERY_SAFE)}" if parts.query else ""
+    try:
+        path = quote(parts.path, safe=_PATH_SAFE) or "/"
+        query = f"?{quote(parts.query, safe=_QUERY_SAFE)}" if parts.query else ""
+    except UnicodeEncodeError:
+        raise Refused(f"{_shown(url)}: it has half of a character, which cannot be sent") from None
     return Target(
         scheme,
         _host(host),

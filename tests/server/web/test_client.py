@@ -54,6 +54,29 @@ async def test_a_request_and_its_answer() -> None:
     assert ("x-a", "1") in answer.headers
 
 
+@pytest.mark.parametrize("value", ["sk-secret\x00", "sk-secret\r\nX: y", "sk-secret\ud83d"])
+async def test_a_header_that_cannot_be_sent_is_refused_and_not_shown(value: str) -> None:
+    """It may be a key: the error names the header alone, and nothing is sent."""
+
+    async def handler(asked: Asked) -> None:
+        await asked.answer(200)
+
+    async with loopback(handler) as server, Client(LOCAL) as web:
+        with pytest.raises(WebFailed, match="'Authorization' has a character") as caught:
+            await web.send(get(server.url, headers=[("Authorization", value)]))
+        assert not server.asked
+    assert "secret" not in caught.value.message
+    assert caught.value.type == "RequestRefused"
+
+
+async def test_half_a_character_in_a_url_is_refused() -> None:
+    """JSON can hold one; no encoding can."""
+    async with Client(LOCAL) as web:
+        for url in ("http://127.0.0.1:1/\ud83d", "http://127.0.0.1:1/?q=\ud83d"):
+            with pytest.raises(WebFailed, match="half of a character"):
+                await web.send(get(url))
+
+
 async def test_the_inside_is_refused_by_default() -> None:
     """Nothing is connected to, and the error names the setting."""
 
